@@ -1,0 +1,72 @@
+"""What a venue's routes are made of: endpoints that turn a query into a reply. Pure."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from ecosystem.venue_simulator.faults import Spoiled
+from ecosystem.venue_simulator.listings import Listing
+from ecosystem.venue_simulator.market import Market
+
+Query = Mapping[str, str]
+
+EVER_MS: Final = 2**53
+"""Later than any candle."""
+
+
+class VenueRefusal(Exception):
+    """The venue refuses a request: HTTP `status` and the JSON `body` that it answers with."""
+
+    def __init__(self, body: object, *, status: int) -> None:
+        super().__init__(str(body))
+        self.body = body
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One request that the venue understood, at `now_ms` on its clock."""
+
+    query: Query
+    listings: Sequence[Listing]
+    """The markets that the request is about, in its order."""
+    market: Market
+    now_ms: int
+    spoiled: Spoiled = field(default_factory=Spoiled)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One path of a venue.
+
+    `name` is one of `faults.ENDPOINTS`. `select` finds which of the venue's listings a query is
+    about, `answer` makes the JSON body; both raise `VenueRefusal`.
+    """
+
+    path: str
+    name: str
+    select: Callable[[Query, Sequence[Listing]], Sequence[Listing]]
+    answer: Callable[[Call], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VenueApi:
+    """A venue's public side: its name, as in `shared.venues`, and its endpoints."""
+
+    venue: str
+    endpoints: tuple[Endpoint, ...]
+
+
+def nothing(_: Query, __: Sequence[Listing]) -> Sequence[Listing]:
+    """The `select` of an endpoint that is about no market."""
+    return ()
+
+
+def decimals(value: float, digits: int) -> str:
+    """A number as venues write it: fixed decimals, NaN as it is.
+
+    >>> decimals(43198.0, 1), decimals(float("nan"), 2)
+    ('43198.0', 'NaN')
+    """
+    return f"{value:.{digits}f}" if not math.isnan(value) else "NaN"

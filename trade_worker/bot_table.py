@@ -1,0 +1,382 @@
+"""A worker's bots of one market as columns: a row per (bot, pair), and how a row lives.
+
+    flat ─entry_decided─▶ entering ─entry_filled─▶ open ─exit_decided─▶ exiting ─exit_filled─▶ flat
+      ◀─entry_ended_unfilled─┘                       ◀─exit_ended_unfilled─┘
+
+Where a decision never became an intent, `entry_dropped` and `exit_dropped` undo it. An order of
+unknown outcome leaves its row entering or exiting until it is settled.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+import numpy as np
+
+from shared.messages import Regime
+from trade_worker.accounts import Accounts
+from trade_worker.bot_row import BotRow, PositionSnapshot, Settings, look_at, look_back, usable
+from trade_worker.columns import (
+    Columns,
+    Float32s,
+    Float64s,
+    Int32s,
+    Int64s,
+    Select,
+    Uint8s,
+    Uint16s,
+)
+from trade_worker.id_index import IdIndex
+from trade_worker.row_state import PHASE_OF, Flag, Phase, flags_of
+from trade_worker.thresholds import NAMES, POSITION, REGIMES
+
+NOT_JUDGED: Final = 255
+"""The verdict of a row that has met no tick since it was loaded."""
+
+PEAK_WORTH_SAVING: Final = 0.001
+LONGEST_RETRY_COOLDOWN_MS: Final = 3_600_000
+FIRST_EXIT_BACKOFF_MS: Final = 5_000
+LONGEST_EXIT_BACKOFF_MS: Final = 300_000
+_UNSETTLED: Final = int(Flag.UNSETTLED)
+_MOST_COUNTED: Final[Mapping[str, int]] = {"failed_entries": 255, "exit_attempts": 65_535}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeakDue:
+    """A peak that has grown by more than 0.1 % (of the entry) since it was last saved."""
+
+    bot_id: int
+    sequence: int
+    peak: float
+
+
+class BotTable(Columns):
+    """The rows of one market, found by bot id. Times are milliseconds of market time.
+
+    `not_before_ms` is the end of a cool-down for a flat row and of the back-off between exits
+    for an open one. `at_stake` is what the row has reserved of its bot's capital (entering) or
+    has in its position (open, exiting). `sequence` is that of the last position.
+
+    The methods that report an outcome take the bot id and return False, changing nothing,
+    where the bot has left or its row is not in the phase that the outcome ends: a late answer
+    to what was reloaded meanwhile concerns nobody.
+    """
+
+    bot_id: Int64s
+    average_entry: Float64s
+    peak: Float64s
+    taker_fee: Float64s
+    at_stake: Float64s
+    opened_ms: Int64s
+    not_before_ms: Int64s
+    peak_saved: Float32s
+    bot_slot: Int32s
+    user_slot: Int32s
+    sequence: Int32s
+    version: Int32s
+    exit_attempts: Uint16s
+    failed_entries: Uint8s
+    regime: Uint8s
+    live: Uint8s
+    phase: Uint8s
+    flags: Uint8s
+    verdict: Uint8s
+
+    def __init__(self, venue: str, pair: str, accounts: Accounts) -> None:
+        super().__init__()
+        self.venue = venue
+        self.pair = pair
+        self.accounts = accounts
+        self.held: dict[int, Decimal] = {}
+        """row → what an open position has to sell, exact. Only rows with a position are here."""
+        self._index = IdIndex()
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __contains__(self, bot_id: int) -> bool:
+        return self._index.get(bot_id) is not None
+
+    def row_of(self, bot_id: int) -> int | None:
+        """The bot's row, None where it has none. It stays the same until the bot leaves."""
+        return self._index.get(bot_id)
+
+    def bot_ids(self) -> list[int]:
+        """Every bot in here, in ascending order."""
+        return list(self._index)
+
+    def bots_of(self, shards: Int64s) -> list[int]:
+        """Every bot whose user is on one of these shards."""
+        used = slice(0, self.size)
+        on_them = np.isin(self.accounts.users.shard[self.user_slot[used]], shards)
+        on_them &= self.phase[used] != Phase.FREE
+        bot_ids: list[int] = self.bot_id[used][on_them].tolist()
+        return bot_ids
+
+    def threshold(self, name: str, rows: Select) -> Float32s:
+        """One threshold of some rows."""
+        column: Float32s = self.thresholds[POSITION[name]][rows]
+        return column
+
+    def put(self, bot: BotRow) -> tuple[str, ...]:
+        """Add a bot, or take over the changed settings of one that is here.
+
+        A bot that is here keeps its position, its cool-downs, and what it has realised and
+        reserved: the table knows them better than a reader of the database. Returns what makes
+        no sense, for people; such a row takes no entries (`row_invalid`) and never raises.
+        """
+        settings = look_at(bot, self.venue)
+        row = self._index.get(bot.bot_id)
+        if row is None:
+            return (*settings.complaints, *self._add(bot, settings))
+        unsettled = bool(self.flags[row] & _UNSETTLED)
+        self._set(row, bot, settings, invalid=bool(settings.complaints), unsettled=unsettled)
+        self.accounts.set_capital(int(self.bot_slot[row]), settings.capital)
+        self.accounts.users.max_unclosed[self.user_slot[row]] = settings.max_open_positions
+        return settings.complaints
+
+    def remove(self, bot_id: int) -> bool:
+        """Forget a bot and what its row had at stake. False where it is not here."""
+        row = self._index.get(bot_id)
+        if row is None:
+            return False
+        self._leave_position(row)
+        self.accounts.let_bot_go(bot_id, int(self.bot_slot[row]))
+        self.accounts.let_user_go(int(self.user_slot[row]))
+        self._index.remove(bot_id)
+        self.phase[row] = Phase.FREE
+        self.give_back(row)
+        return True
+
+    def set_unsettled(self, bot_id: int, unsettled: bool) -> bool:
+        """Block or free a row whose pair has an unsettled order outside the row's own life."""
+        row = self._index.get(bot_id)
+        if row is None:
+            return False
+        flags = int(self.flags[row])
+        self.flags[row] = flags | _UNSETTLED if unsettled else flags & ~_UNSETTLED
+        return True
+
+    def entry_decided(self, row: int, reserve: float) -> None:
+        """Reserve an entry's greatest cost and the user's position. The row must be flat."""
+        self.sequence[row] += 1
+        self._stake(row, Phase.ENTERING, reserve)
+
+    def entry_dropped(self, bot_id: int) -> bool:
+        """The decided entry was never committed: as if it had not been decided."""
+        row = self._in_phase(bot_id, Phase.ENTERING)
+        if row is None:
+            return False
+        self._leave_position(row)
+        self.sequence[row] -= 1
+        return True
+
+    def entry_denied(self, bot_id: int, *, market_time_ms: int) -> bool:
+        """A limit that the columns do not know denied the entry: as if it had not been decided,
+        but asked again only after the cool-down of a refused entry."""
+        row = self._in_phase(bot_id, Phase.ENTERING)
+        if row is None:
+            return False
+        self.sequence[row] -= 1
+        return self.entry_ended_unfilled(bot_id, market_time_ms=market_time_ms)
+
+    def entry_ended_unfilled(self, bot_id: int, *, market_time_ms: int) -> bool:
+        """The entry ended without a fill: cool down for 1 min by default, doubling up to 1 h."""
+        row = self._in_phase(bot_id, Phase.ENTERING)
+        if row is None:
+            return False
+        self._leave_position(row)
+        self._end_sale(row)
+        first_ms = 1000 * float(self.thresholds[POSITION["retry_cooldown_secs"], row])
+        wait_ms = doubled(first_ms, int(self.failed_entries[row]), LONGEST_RETRY_COOLDOWN_MS)
+        self.not_before_ms[row] = market_time_ms + wait_ms
+        self._count(row, "failed_entries")
+        return True
+
+    def entry_filled(self, bot_id: int, position: PositionSnapshot) -> bool:
+        """The entry ended with a fill, a partial one included: the position is open.
+
+        Numbers that make no sense mark the row invalid, as in `put`.
+        """
+        row = self._in_phase(bot_id, Phase.ENTERING)
+        if row is None:
+            return False
+        self._leave_position(row)
+        self.failed_entries[row] = 0
+        self.not_before_ms[row] = 0
+        sound, problems = usable(position, int(self.sequence[row]))
+        if problems:
+            self.flags[row] |= np.uint8(Flag.INVALID)
+        self._take_position(row, sound)
+        return True
+
+    def exit_decided(self, row: int) -> None:
+        """Nothing else is decided for the row until the exit's outcome is told."""
+        self.phase[row] = Phase.EXITING
+
+    def exit_dropped(self, bot_id: int) -> bool:
+        """The decided exit was never committed: the next tick may decide it again."""
+        row = self._in_phase(bot_id, Phase.EXITING)
+        if row is None:
+            return False
+        self.phase[row] = Phase.OPEN
+        return True
+
+    def exit_ended_unfilled(
+        self, bot_id: int, *, version: int, held: Decimal, market_time_ms: int
+    ) -> bool:
+        """The exit left `held` unsold: the position is open again, at its new version.
+
+        The next exit waits 5 s, doubling with each attempt up to 5 min.
+        """
+        row = self._in_phase(bot_id, Phase.EXITING)
+        if row is None:
+            return False
+        wait_ms = doubled(
+            FIRST_EXIT_BACKOFF_MS, int(self.exit_attempts[row]), LONGEST_EXIT_BACKOFF_MS
+        )
+        self.phase[row] = Phase.OPEN
+        self.version[row] = version
+        self.held[row] = held
+        self.not_before_ms[row] = market_time_ms + wait_ms
+        self._count(row, "exit_attempts")
+        return True
+
+    def exit_filled(self, bot_id: int, *, realised: float, market_time_ms: int) -> bool:
+        """The position is closed: its capital is free, its result realised, the bot cools down."""
+        row = self._in_phase(bot_id, Phase.EXITING)
+        if row is None:
+            return False
+        self._leave_position(row)
+        self._end_sale(row)
+        self.accounts.bots.free[self.bot_slot[row]] += realised
+        cooldown_ms = 1000 * float(self.thresholds[POSITION["cooldown_secs"], row])
+        self.not_before_ms[row] = market_time_ms + round(cooldown_ms)
+        return True
+
+    def peaks_due(self) -> list[PeakDue]:
+        """Peaks of open positions worth saving: the caller asks at most every 5 s."""
+        used = slice(0, self.size)
+        due = np.flatnonzero(
+            (self.phase[used] == Phase.OPEN)
+            & (self.peak[used] - self.peak_saved[used] > PEAK_WORTH_SAVING)
+        )
+        columns = (self.bot_id[due], self.sequence[due], self.peak[due])
+        return [
+            PeakDue(bot_id=bot_id, sequence=sequence, peak=peak)
+            for bot_id, sequence, peak in zip(*(c.tolist() for c in columns), strict=True)
+        ]
+
+    def peaks_saved(self, saved: list[PeakDue]) -> None:
+        """Note that these peaks are durable."""
+        for due in saved:
+            row = self._index.get(due.bot_id)
+            if row is not None and self.sequence[row] == due.sequence:
+                self.peak_saved[row] = due.peak
+
+    def _add(self, bot: BotRow, settings: Settings) -> tuple[str, ...]:
+        history = look_back(bot)
+        row = self.take_slot()
+        self._index.add(bot.bot_id, row)
+        self.bot_id[row] = bot.bot_id
+        self.bot_slot[row] = self.accounts.hold_bot(
+            bot.bot_id, capital=settings.capital, realised=settings.realised
+        )
+        self.user_slot[row] = self.accounts.hold_user(
+            bot.user_id, shard=bot.shard, max_unclosed=settings.max_open_positions
+        )
+        invalid = bool(settings.complaints or history.complaints)
+        self.verdict[row] = NOT_JUDGED
+        self.not_before_ms[row] = history.not_before_ms
+        self.failed_entries[row] = history.failed_entries
+        self.sequence[row] = history.sequence
+        self.phase[row] = Phase.FLAT
+        self.at_stake[row] = 0
+        if history.position is not None:
+            self._take_position(row, history.position)
+        self._set(row, bot, settings, invalid=invalid, unsettled=bot.unsettled)
+        return history.complaints
+
+    def _set(
+        self, row: int, bot: BotRow, settings: Settings, *, invalid: bool, unsettled: bool
+    ) -> None:
+        self.thresholds[:, row] = settings.thresholds
+        self.taker_fee[row] = settings.taker_fee
+        self.live[row] = settings.live
+        flags = flags_of(
+            settings.status,
+            invalid=invalid,
+            breaker_open=bot.breaker_open,
+            entries_off=bot.entries_off,
+            all_off=bot.all_off,
+            sell=bot.flatten or self._exit_wanted(row, bot.position),
+        )
+        self.flags[row] = flags | _UNSETTLED if unsettled else flags
+
+    def _exit_wanted(self, row: int, position: PositionSnapshot | None) -> bool:
+        """Whether a person wants sold what the row has now, not what it had when that was read."""
+        return (
+            position is not None
+            and position.exit_wanted
+            and bool(position.sequence == self.sequence[row])
+            and bool(self.phase[row] != Phase.FLAT)
+        )
+
+    def _take_position(self, row: int, position: PositionSnapshot) -> None:
+        phase = PHASE_OF[position.status]
+        self.sequence[row] = position.sequence
+        if phase is Phase.FLAT:
+            return
+        self.version[row] = position.version
+        self.average_entry[row] = position.average_entry
+        self.opened_ms[row] = position.opened_market_ms
+        self.peak[row] = self.peak_saved[row] = position.peak
+        self.regime[row] = REGIMES.index(position.regime or Regime.CHOPPY)
+        self.exit_attempts[row] = min(position.exit_attempts, _MOST_COUNTED["exit_attempts"])
+        if position.held > 0:
+            self.held[row] = position.held
+        self._stake(row, phase, position.cost)
+
+    def _stake(self, row: int, phase: Phase, amount: float) -> None:
+        self.accounts.bots.free[self.bot_slot[row]] -= amount
+        self.accounts.users.unclosed[self.user_slot[row]] += 1
+        self.at_stake[row] = amount
+        self.phase[row] = phase
+
+    def _leave_position(self, row: int) -> None:
+        if self.phase[row] == Phase.FLAT:
+            return
+        self.accounts.bots.free[self.bot_slot[row]] += self.at_stake[row]
+        self.accounts.users.unclosed[self.user_slot[row]] -= 1
+        self.at_stake[row] = 0
+        self.held.pop(row, None)
+        self.phase[row] = Phase.FLAT
+
+    def _end_sale(self, row: int) -> None:
+        """What a person wanted sold is gone; what the row buys next is not meant."""
+        self.flags[row] = int(self.flags[row]) & ~int(Flag.SELL)
+
+    def _in_phase(self, bot_id: int, phase: Phase) -> int | None:
+        row = self._index.get(bot_id)
+        return row if row is not None and self.phase[row] == phase else None
+
+    def _count(self, row: int, name: str) -> None:
+        column = getattr(self, name)
+        column[row] = min(int(column[row]) + 1, _MOST_COUNTED[name])
+
+    def _grow(self, capacity: int) -> None:
+        larger = np.zeros((len(NAMES), capacity), np.float32)
+        if self._capacity:
+            larger[:, : self._capacity] = self.thresholds
+        self.thresholds: Float32s = larger
+        super()._grow(capacity)
+
+
+def doubled(first_ms: float, times: int, longest_ms: int) -> int:
+    """`first_ms` doubled so many times, at most `longest_ms`.
+
+    >>> doubled(60_000, 0, 3_600_000), doubled(60_000, 3, 3_600_000), doubled(60_000, 9, 3_600_000)
+    (60000, 480000, 3600000)
+    """
+    return round(min(first_ms * 2.0 ** min(times, 32), longest_ms))
