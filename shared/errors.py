@@ -36,6 +36,10 @@ class VenueUnavailable(RetryLater):
         self.retry_after_secs = retry_after_secs
 
 
+class CredentialRefused(BotfleetError):
+    """The venue, or our vault, does not let this key be used: its bots stand still meanwhile."""
+
+
 class Discard(BotfleetError):
     """This one thing is bad: drop it, count it, go on with the others."""
 

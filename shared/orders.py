@@ -4,7 +4,8 @@
        │  └────▶ rejected (the venue proved that it refused)
        └───────▶ unknown ─▶ (asked) any of the above, or not_placed
 
-`committed` means *may have been sent*. A partial fill is a filled_quantity below quantity.
+An order that was not placed and shows up late is adopted. `committed` means *may have been
+sent*. A partial fill is a filled_quantity below quantity.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,6 +17,7 @@ from uuid import UUID, uuid5
 
 from shared.money import exact
 from shared.reasons import Reason
+from shared.venues import base_of, quote_of
 
 
 class Mode(StrEnum):
@@ -75,11 +77,15 @@ TRANSITIONS: Final[Mapping[OrderStatus, frozenset[OrderStatus]]] = {
     OrderStatus.CANCELLED: frozenset(),
     OrderStatus.EXPIRED: frozenset(),
     OrderStatus.REJECTED: frozenset(),
-    OrderStatus.NOT_PLACED: frozenset(),
+    # Only if it shows up at the venue after all: it is adopted, with an alarm.
+    OrderStatus.NOT_PLACED: _AT_THE_VENUE,
 }
 
-UNSETTLED: Final = frozenset(status for status, later in TRANSITIONS.items() if later)
+UNSETTLED: Final = frozenset({OrderStatus.COMMITTED, OrderStatus.OPEN, OrderStatus.UNKNOWN})
 """An order in one of these blocks its (bot, pair)."""
+
+STUCK_AFTER_ATTEMPTS: Final = 7
+"""An open position with so many exits behind it is stuck: the back-off of 5 s has reached 5 min."""
 
 
 class PositionStatus(StrEnum):
@@ -96,7 +102,8 @@ UNCLOSED: Final = frozenset(set(PositionStatus) - {PositionStatus.CLOSED})
 class Intent:
     """An order that a worker decided: made durable before anything is sent.
 
-    `quantity` is in the base currency. `limit_price` None is an order at market.
+    `quantity` is in the base currency. `limit_price` None is an order at market. `credential_id`
+    0 is paper.
     `position_version` is the version of the position that an exit was decided on; 0 for an
     entry. `facts` are the tick's identity, the indicators and the thresholds met. Times are
     milliseconds of the worker's clock, but `observed_at_ms` (the price stream's) and
@@ -124,16 +131,48 @@ class Intent:
     observed_at_ms: int
     received_at_ms: int
     decided_at_ms: int
+    credential_id: int = 0
     regime: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveOrder:
+    """An order that was, or may have been, sent to a venue, as the database has it.
+
+    `limit_price` None is an order at market. `committed_at_ms`, `send_by_ms` and
+    `settled_at_ms` are the database's clock, `market_time_ms` the venue's. After `send_by_ms`
+    nothing is sent, and the venue refuses what arrives.
+    """
+
+    client_order_id: str
+    bot_id: int
+    user_id: int
+    shard: int
+    credential_id: int
+    venue: str
+    pair: str
+    position_sequence: int
+    leg: Leg
+    attempt: int
+    quantity: Decimal
+    limit_price: Decimal | None
+    decided_price: Decimal
+    status: OrderStatus
+    venue_order_id: str | None
+    market_time_ms: int
+    committed_at_ms: int
+    send_by_ms: int
+    settled_at_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fill:
     """One trade of one order. `trade_id` is unique per venue, credential and pair.
 
-    `price` and `fee` are in the quote currency (`fee_currency` says so), `quantity` is in the
-    base currency, `at_ms` is the venue's clock.
+    `price` is in the quote currency, `quantity` in the base currency, `fee` in `fee_currency`:
+    the quote, the base (Binance takes it from what was bought), or any other. `at_ms` is the
+    venue's clock.
     """
 
     client_order_id: str
@@ -151,8 +190,10 @@ class PositionTotals:
     """What a position's distinct fills add up to, to the last digit.
 
     `entry_cost` and `exit_proceeds` are without fees; all but the quantities are in the quote
-    currency. `realised_pnl` = exit_proceeds - entry_cost - fees: while a position is open it
-    is the cash that has flowed so far.
+    currency. `fees` are those taken in the quote currency, `fee_quantity` those taken in the
+    coin: they are not there to sell. Fees in any other currency are in the fills alone.
+    `realised_pnl` = exit_proceeds - entry_cost - fees: while a position is open it is the cash
+    that has flowed so far.
     """
 
     entry_quantity: Decimal
@@ -160,12 +201,13 @@ class PositionTotals:
     exit_quantity: Decimal
     exit_proceeds: Decimal
     fees: Decimal
+    fee_quantity: Decimal
 
     @property
     def held(self) -> Decimal:
         """What is still there to sell, in the base currency."""
         with exact():
-            return self.entry_quantity - self.exit_quantity
+            return self.entry_quantity - self.exit_quantity - self.fee_quantity
 
     @property
     def realised_pnl(self) -> Decimal:
@@ -173,24 +215,26 @@ class PositionTotals:
             return self.exit_proceeds - self.entry_cost - self.fees
 
 
-def totals_of(fills: Iterable[Fill]) -> PositionTotals:
+def totals_of(fills: Iterable[Fill], *, pair: str) -> PositionTotals:
     """Sum a position's fills. The same trade twice counts once; order does not matter."""
     zero = Decimal(0)
     quantity = {Leg.ENTRY: zero, Leg.EXIT: zero}
     value = {Leg.ENTRY: zero, Leg.EXIT: zero}
-    fees = zero
+    fees = {base_of(pair): zero, quote_of(pair): zero}
     distinct = {(fill.client_order_id, fill.trade_id): fill for fill in fills}
     with exact():
         for fill in distinct.values():
             quantity[fill.leg] += fill.quantity
             value[fill.leg] += fill.quantity * fill.price
-            fees += fill.fee
+            if fill.fee_currency in fees:
+                fees[fill.fee_currency] += fill.fee
     return PositionTotals(
         entry_quantity=quantity[Leg.ENTRY],
         entry_cost=value[Leg.ENTRY],
         exit_quantity=quantity[Leg.EXIT],
         exit_proceeds=value[Leg.EXIT],
-        fees=fees,
+        fees=fees[quote_of(pair)],
+        fee_quantity=fees[base_of(pair)],
     )
 
 

@@ -6,10 +6,18 @@
 import os
 from collections.abc import Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from dotenv import dotenv_values
-from pydantic import AliasChoices, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -48,6 +56,9 @@ class Settings(BaseSettings):
     shard_count: int = Field(DEFAULT_SHARD_COUNT, ge=1, le=32_767)
     lease_ttl_secs: float = Field(5.0, ge=0.5, le=300)
     outbox_keep_secs: float = Field(3600.0, ge=0, le=30 * 86_400)
+    vault_key_file: Path | None = None
+    vault_key: SecretStr | None = None
+    proxy_url: SecretStr | None = None
     kraken_url: Url = KRAKEN.url
     binance_url: Url = BINANCE.url
 

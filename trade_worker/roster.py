@@ -262,7 +262,7 @@ def row_of(loaded: LoadedBot, switches: KillSwitches) -> BotRow:
         realised=float(loaded.realised),
         profile=loaded.risk_profile,
         last_sequence=loaded.last_sequence,
-        position=None if loaded.position is None else _snapshot(loaded.position),
+        position=None if loaded.position is None else _snapshot(loaded.position, loaded.pair),
         unsettled=loaded.unsettled is not None,
         cooldown_until_ms=_cooldown_until_ms(loaded),
         breaker_open=loaded.breaker_open,
@@ -283,10 +283,10 @@ def _cooldown_until_ms(loaded: LoadedBot) -> int:
     return ms_of(loaded.last_exited_at) + round(1000 * secs)
 
 
-def _snapshot(position: LoadedPosition) -> PositionSnapshot:
+def _snapshot(position: LoadedPosition, pair: str) -> PositionSnapshot:
     totals = position.totals
     if not all(getattr(totals, name).is_finite() for name in PositionTotals.__slots__):
-        totals = totals_of(())  # without an average: the table calls it unsellable
+        totals = totals_of((), pair=pair)  # without an average: the table calls it unsellable
     bought = totals.entry_quantity
     return PositionSnapshot(
         sequence=position.sequence,

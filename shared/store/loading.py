@@ -147,6 +147,7 @@ _POSITION = tuple(
         "exit_quantity",
         "exit_proceeds",
         "fees",
+        "fee_quantity",
         "peak_profit",
         "entered_at",
         "exited_at",

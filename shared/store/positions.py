@@ -44,6 +44,7 @@ class Position:
     exit_quantity: Decimal
     exit_proceeds: Decimal
     fees: Decimal
+    fee_quantity: Decimal
     dust_quantity: Decimal
     realised_pnl: Decimal
     peak_profit: float | None

@@ -192,6 +192,7 @@ positions: Final = _table(
     Column("exit_quantity", Money, nullable=False, server_default="0"),
     Column("exit_proceeds", Money, nullable=False, server_default="0"),
     Column("fees", Money, nullable=False, server_default="0"),
+    Column("fee_quantity", Money, nullable=False, server_default="0", comment="fees in the coin"),
     Column("dust_quantity", Money, nullable=False, server_default="0"),
     Column("realised_pnl", Money, nullable=False, server_default="0"),
     Column("peak_profit", Float(53), comment="the highest since entry, a fraction"),
@@ -233,6 +234,7 @@ orders: Final = _table(
     Column("fee", Money, nullable=False, server_default="0"),
     Column("fee_currency", Text),
     Column("venue_order_id", Text),
+    Column("detail", Text, comment="what the venue, or we, said of an order that went wrong"),
     Column("reason", Text, nullable=False),
     Column("facts", JSON, nullable=False, comment="tick, indicators and thresholds met"),
     Column("lease_epoch", Id, nullable=False),
@@ -249,6 +251,7 @@ orders: Final = _table(
     _one_of("side", Side),
     _one_of("status", OrderStatus),
     _partial_index("uq_orders_unsettled", "bot_id", "pair", where=UNSETTLED_ORDER, unique=True),
+    _partial_index("ix_orders_not_placed", "shard", "settled_at", where="status = 'not_placed'"),
     # Also finds a bot's orders, and through the user's bots a user's.
     Index("ix_orders_position", "bot_id", "pair", "position_sequence"),
 )

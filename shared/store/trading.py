@@ -126,6 +126,7 @@ async def read_back(tx: Transaction, proposals: Sequence[Proposal]) -> Committed
                 exit_quantity=row.exit_quantity,
                 exit_proceeds=row.exit_proceeds,
                 fees=row.fees,
+                fee_quantity=row.fee_quantity,
             ),
         )
         for row in await tx.execute(sql.read_positions(dialect), keys)
@@ -173,7 +174,7 @@ def _after_entry(proposal: Proposal) -> PositionState:
     return PositionState(
         status=PositionStatus.OPEN if proposal.fills else PositionStatus.OPENING,
         version=1,
-        totals=totals_of(proposal.fills),
+        totals=totals_of(proposal.fills, pair=proposal.intent.pair),
     )
 
 
@@ -318,7 +319,9 @@ async def _apply_exits(
                 at_ms=ms_of(row.filled_at),
             )
         )
-    states = {p.position: _after_exit(p, totals_of(known[p.position])) for p in exits}
+    states = {
+        p.position: _after_exit(p, totals_of(known[p.position], pair=p.intent.pair)) for p in exits
+    }
     await tx.execute(
         sql.update_positions(dialect),
         sql.CHANGED_POSITIONS.parameters(_changed_position(p, states[p.position]) for p in exits),

@@ -170,7 +170,7 @@ async def test_an_exit_closes_the_position_with_the_result_that_its_fills_say(
     assert state.status is PositionStatus.CLOSED
 
     (position,) = await rows(store, positions)
-    expected = totals_of([*opened.fills, *closing.fills])
+    expected = totals_of([*opened.fills, *closing.fills], pair="BTC/USD")
     assert position.status == "closed"
     assert position.realised_pnl == expected.realised_pnl == state.totals.realised_pnl
     assert position.exit_proceeds == expected.exit_proceeds

@@ -147,7 +147,7 @@ async def _assert_the_books_agree(store: Store) -> None:
     results: dict[int, Decimal] = {}
     sequences: dict[int, int] = {}
     for position in await rows(store, positions):
-        totals = totals_of(told.pop((position.bot_id, position.sequence)))
+        totals = totals_of(told.pop((position.bot_id, position.sequence)), pair=position.pair)
         assert position.sequence == sequences.get(position.bot_id, 0) + 1
         assert totals.held == 0
         assert position.realised_pnl == totals.realised_pnl

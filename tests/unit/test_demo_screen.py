@@ -38,6 +38,7 @@ def position(number: int, *, closed: bool) -> Position:
         entry_cost=Decimal(200),
         exit_quantity=Decimal(2 if closed else 0),
         exit_proceeds=Decimal(210 if closed else 0),
+        fee_quantity=Decimal(0),
         fees=Decimal(1),
         dust_quantity=Decimal(0),
         realised_pnl=Decimal(9 if closed else 0),

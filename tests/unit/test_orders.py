@@ -58,7 +58,7 @@ def test_repeated_and_reordered_fills_change_nothing(trades: list[Fill], random:
     distinct = list({(fill.client_order_id, fill.trade_id): fill for fill in trades}.values())
     shuffled = distinct + distinct
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert totals_of(shuffled) == totals_of(distinct)
+    assert totals_of(shuffled, pair="BTC/USD") == totals_of(distinct, pair="BTC/USD")
 
 
 def test_totals_by_hand() -> None:
@@ -79,7 +79,8 @@ def test_totals_by_hand() -> None:
             fill("1", Leg.ENTRY, "0.3", "100.01", "0.12"),
             fill("2", Leg.ENTRY, "0.7", "100.02", "0.28"),
             fill("3", Leg.EXIT, "0.6", "110", "0.264"),
-        ]
+        ],
+        pair="BTC/USD",
     )
     assert totals.entry_cost == Decimal("100.017")
     assert totals.exit_proceeds == Decimal("66.0")
@@ -103,7 +104,7 @@ def test_sums_keep_every_digit() -> None:
         )
         for number, quantity in enumerate((tiny, huge))
     ]
-    totals = totals_of(legs)
+    totals = totals_of(legs, pair="BTC/USD")
     assert totals.entry_quantity == Decimal("123456789012345678.000000000000000001")
     assert totals.entry_cost == Decimal("123456789012345678.123456789012345679000000000000000001")
 
