@@ -142,7 +142,7 @@ class LiveOrder:
 
     `limit_price` None is an order at market. `committed_at_ms`, `send_by_ms` and
     `settled_at_ms` are the database's clock, `market_time_ms` the venue's. After `send_by_ms`
-    nothing is sent, and the venue refuses what arrives.
+    nothing is sent, and the venue refuses what arrives. `regime` is that of its position's entry.
     """
 
     client_order_id: str
@@ -164,6 +164,7 @@ class LiveOrder:
     committed_at_ms: int
     send_by_ms: int
     settled_at_ms: int | None = None
+    regime: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
