@@ -25,6 +25,7 @@ PURE_FILES: Final = (
     "shared/money.py",
     "shared/orders.py",
     "shared/reasons.py",
+    "shared/recovery.py",
     "shared/risk_profile.py",
     "shared/sharding.py",
     "shared/signals.py",
