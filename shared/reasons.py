@@ -44,6 +44,11 @@ class Reason(StrEnum):
     COOLING_DOWN = "cooling_down", Stage.HEALTH_GATE, "the bot cools down after its last order"
     BREAKER_OPEN = "breaker_open", Stage.HEALTH_GATE, "losses opened a breaker"
     KILL_SWITCH_ON = "kill_switch_on", Stage.HEALTH_GATE, "a kill switch is on"
+    CREDENTIAL_NOT_READY = (
+        "credential_not_ready",
+        Stage.HEALTH_GATE,
+        "the owner's key for this venue is missing, not live, or in trouble",
+    )
     CLOCK_SKEW = "clock_skew", Stage.HEALTH_GATE, "the tick is from the future: clocks disagree"
     TICK_STALE = "tick_stale", Stage.HEALTH_GATE, "the tick is too old"
     ADX_MISSING = "adx_missing", Stage.HEALTH_GATE, "ADX is not known"
@@ -129,6 +134,17 @@ class Reason(StrEnum):
         "the user's open positions in this quote currency may not cost more",
     )
     USER_DISABLED = "user_disabled", Stage.SIZING, "the user is disabled"
+    BOT_MODE_CHANGED = "bot_mode_changed", Stage.SIZING, "its mode was changed meanwhile"
+    BALANCE_UNKNOWN = (
+        "balance_unknown",
+        Stage.SIZING,
+        "what the account has free at the venue is not known",
+    )
+    BALANCE_TOO_SMALL = (
+        "balance_too_small",
+        Stage.SIZING,
+        "the account has less free at the venue than the entry may cost",
+    )
     SIZE_TOO_SMALL = (
         "size_too_small",
         Stage.SIZING,
