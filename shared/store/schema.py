@@ -19,7 +19,7 @@ from shared.store.database_url import Dialect
 from shared.store.engine import Store, connect
 from shared.store.tables import fleet, leases
 
-CODE: Final = 3
+CODE: Final = 4
 """The newest version in migrations/versions that this code knows."""
 
 MINIMUM_CODE: Final = 1

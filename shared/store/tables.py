@@ -104,6 +104,15 @@ fleet: Final = _table(
     CheckConstraint("id = 1", name="one_row"),
 )
 
+recoveries: Final = _table(
+    "recoveries",
+    Column("namespace", String(36), primary_key=True, comment="of the ids to ask for"),
+    Column("credential_id", Id, primary_key=True, autoincrement=False),
+    Column("lost_since", Moment, nullable=False),
+    _written("begun_at"),
+    Column("asked_at", Moment, comment="null: still to be asked for"),
+)
+
 users: Final = _table(
     "users",
     _id(),
@@ -192,7 +201,6 @@ positions: Final = _table(
     Column("exit_quantity", Money, nullable=False, server_default="0"),
     Column("exit_proceeds", Money, nullable=False, server_default="0"),
     Column("fees", Money, nullable=False, server_default="0"),
-    Column("fee_quantity", Money, nullable=False, server_default="0", comment="fees in the coin"),
     Column("dust_quantity", Money, nullable=False, server_default="0"),
     Column("realised_pnl", Money, nullable=False, server_default="0"),
     Column("peak_profit", Float(53), comment="the highest since entry, a fraction"),
@@ -203,6 +211,7 @@ positions: Final = _table(
     _written("created_at"),
     Column("closed_at", Moment),
     Column("exit_wanted", Text, comment="why a person wants it sold; null: nobody does"),
+    Column("fee_quantity", Money, nullable=False, server_default="0", comment="fees in the coin"),
     UniqueConstraint("bot_id", "pair", "sequence"),
     _one_of("mode", Mode),
     _one_of("status", PositionStatus),
@@ -234,7 +243,6 @@ orders: Final = _table(
     Column("fee", Money, nullable=False, server_default="0"),
     Column("fee_currency", Text),
     Column("venue_order_id", Text),
-    Column("detail", Text, comment="what the venue, or we, said of an order that went wrong"),
     Column("reason", Text, nullable=False),
     Column("facts", JSON, nullable=False, comment="tick, indicators and thresholds met"),
     Column("lease_epoch", Id, nullable=False),
@@ -246,6 +254,7 @@ orders: Final = _table(
     _written("committed_at"),
     Column("sent_at", Moment),
     Column("settled_at", Moment),
+    Column("detail", Text, comment="what the venue, or we, said of an order that went wrong"),
     _one_of("mode", Mode),
     _one_of("leg", Leg),
     _one_of("side", Side),
