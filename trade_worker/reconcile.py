@@ -1,0 +1,321 @@
+"""Finding out what became of orders: the venue is asked until it is known, nothing is sent again.
+
+"Not found" is final only where an ask that started late enough says so: after the order's
+`send_by`, 10 s for the venue's own engine, and the venue's margin (shared/venues.py). The old id
+is looked for during 24 h more, and an order that shows up late is adopted.
+"""
+
+import asyncio
+import heapq
+import itertools
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Final
+
+from sqlalchemy import select
+
+from shared.alerts import Alerts
+from shared.clock import monotonic_secs, ms_of, wall_ms
+from shared.errors import CredentialRefused, StoreUnavailable, VenueUnavailable
+from shared.orders import UNSETTLED, LiveOrder, OrderStatus
+from shared.signals import Severity
+from shared.store import settlement
+from shared.store.engine import Store
+from shared.store.settlement import Settled, Settlement
+from shared.store.types import database_now
+from shared.venues import VENUES
+from trade_worker.settling import Settling
+from trade_worker.venues import Report, VenueOrders
+
+log = logging.getLogger(__name__)
+
+ENGINE_SECS: Final = 10.0
+"""How long after its time a venue's engine may still work on an order (Binance's own limit)."""
+
+FIRST_PAUSE_SECS: Final = 0.25
+LONGEST_PAUSE_SECS: Final = 30.0
+REFUSED_KEY_PAUSE_SECS: Final = 60.0
+CANCEL_AFTER_SECS: Final = 5.0
+"""An order that is still open so long after its time is cancelled: it was to fill at once."""
+
+ALARM_AFTER_SECS: Final = 300.0
+WATCH_SECS: Final = 24 * 3600.0
+WATCH_PAUSES_SECS: Final = (60.0, 300.0, 900.0, 3600.0)
+"""How long after each look the next one follows, for an order that was not placed."""
+
+MOST_AT_ONCE: Final = 16
+
+
+@dataclass(slots=True)
+class _Case:
+    """An order that is asked for, and how often it was in vain."""
+
+    order: LiveOrder
+    asks: int = 0
+    since_secs: float = field(default_factory=monotonic_secs)
+    told: bool = False
+
+    @property
+    def watched(self) -> bool:
+        """Whether it is thought not to exist."""
+        return self.order.status is OrderStatus.NOT_PLACED
+
+
+class Reconciler:
+    """Asks for orders of unknown outcome. One task runs `run`."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        port: VenueOrders,
+        settling: Settling,
+        holds: Callable[[int], bool],
+        on_refused_key: Callable[[LiveOrder, str], None],
+        on_answered_key: Callable[[LiveOrder], None],
+        alerts: Alerts,
+    ) -> None:
+        """`holds` tells whether a shard is ours now. `on_refused_key` takes an order whose key
+        the venue does not let us use, `on_answered_key` one whose key worked."""
+        self._store = store
+        self._port = port
+        self._settling = settling
+        self._holds = holds
+        self._on_refused_key = on_refused_key
+        self._on_answered_key = on_answered_key
+        self._alerts = alerts
+        self._cases: dict[str, _Case] = {}
+        self._due: list[tuple[float, int, str]] = []
+        self._number = itertools.count()
+        self._asking: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._database_ahead_ms = 0
+        self.asked = 0
+        self.adopted = 0
+
+    @property
+    def open_cases(self) -> int:
+        """How many orders have no outcome yet; those that are only watched are not among them."""
+        return sum(1 for case in self._cases.values() if not case.watched)
+
+    async def load(self, shards: Collection[int]) -> None:
+        """Take over what earlier owners of these shards left. Raises `StoreUnavailable`."""
+        async with self._store.read() as tx:
+            now = await tx.scalar(select(database_now()))
+            if now is not None:
+                # Never ahead of the truth: the answer was on its way since.
+                self._database_ahead_ms = ms_of(now) - wall_ms()
+            left = await settlement.unsettled(tx, shards)
+            left += await settlement.watched(tx, shards, for_secs=WATCH_SECS)
+        for order in left:
+            self.add(order)
+        if open_ones := [order for order in left if order.status in UNSETTLED]:
+            log.info("%d orders of earlier owners are asked for", len(open_ones))
+
+    def add(self, order: LiveOrder) -> None:
+        """Ask for this order soon, and until its outcome is known."""
+        known = self._cases.get(order.client_order_id)
+        if known is not None and not known.watched:
+            return
+        case = self._cases[order.client_order_id] = _Case(order)
+        self._ask_in(_watch_pause_secs(case) if case.watched else 0.0, case)
+
+    def forget(self, shards: Collection[int]) -> None:
+        """Leave the orders of these shards to their next owner."""
+        for id_ in [id_ for id_, case in self._cases.items() if case.order.shard in shards]:
+            del self._cases[id_]
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        try:
+            while True:
+                self._wake.clear()
+                pause_secs = self._start_what_is_due()
+                try:
+                    async with asyncio.timeout(pause_secs):
+                        await self._wake.wait()
+                except TimeoutError:
+                    continue
+        finally:
+            for task in tuple(self._asking):
+                task.cancel()
+            await asyncio.gather(*self._asking, return_exceptions=True)
+
+    def _start_what_is_due(self) -> float | None:
+        """In how many seconds the next one is due; None: when somebody wakes us."""
+        while self._due and len(self._asking) < MOST_AT_ONCE:
+            due_secs, _, id_ = self._due[0]
+            left_secs = due_secs - monotonic_secs()
+            if left_secs > 0:
+                return left_secs
+            heapq.heappop(self._due)
+            case = self._cases.get(id_)
+            if case is not None:
+                task = asyncio.create_task(self._look(case), name=f"asking for {id_}")
+                self._asking.add(task)
+                task.add_done_callback(self._ended)
+        return None
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._asking.discard(task)
+        self._wake.set()
+
+    def _ask_in(self, secs: float, case: _Case) -> None:
+        id_ = case.order.client_order_id
+        heapq.heappush(self._due, (monotonic_secs() + secs, next(self._number), id_))
+        self._wake.set()
+
+    async def _look(self, case: _Case) -> None:
+        order = case.order
+        if not self._holds(order.shard):
+            self._cases.pop(order.client_order_id, None)
+            return
+        pause_secs: float | None = REFUSED_KEY_PAUSE_SECS
+        try:
+            pause_secs = await self._find_out(case)
+        except CredentialRefused as exc:
+            self._on_refused_key(order, str(exc))
+        except VenueUnavailable as exc:
+            log.info("order %s could not be asked for: %s", order.client_order_id, exc)
+            pause_secs = max(_pause_secs(case.asks), exc.retry_after_secs or 0)
+        except StoreUnavailable as exc:
+            log.info("order %s waits for the database: %s", order.client_order_id, exc)
+        except Exception:  # one order's trouble must not stop the others
+            log.exception("order %s could not be asked for", order.client_order_id)
+        case.asks += 1
+        self._complain(case)
+        if self._cases.get(order.client_order_id) is not case:
+            return
+        if pause_secs is None:
+            del self._cases[order.client_order_id]
+        else:
+            self._ask_in(pause_secs, case)
+
+    async def _find_out(self, case: _Case) -> float | None:
+        """Ask once. In how many seconds to ask again, None: everything is known."""
+        order = case.order
+        started_ms = wall_ms() + self._database_ahead_ms
+        self.asked += 1
+        report = await self._port.ask(order)
+        self._on_answered_key(order)
+        if report is not None:
+            return await self._found(case, report, started_ms)
+        if case.watched:
+            return _watch_pause_secs(case)
+        if order.venue_order_id is not None:
+            return _pause_secs(case.asks)  # the venue has named it: it only does not show it yet
+        left_secs = (final_at_ms(order) - started_ms) / 1000
+        if left_secs <= 0:
+            return await self._give_up(case)
+        if order.status is OrderStatus.COMMITTED:
+            await self._write(case, OrderStatus.UNKNOWN, "the venue does not know it (yet)")
+        return min(_pause_secs(case.asks), left_secs + 0.05)
+
+    async def _found(self, case: _Case, report: Report, started_ms: int) -> float | None:
+        order = case.order
+        settled = await self._settling.settle(
+            order,
+            Settlement(
+                client_order_id=order.client_order_id,
+                status=report.status,
+                venue_order_id=report.venue_order_id,
+                executed=report.executed,
+                fills=report.fills,
+            ),
+        )
+        if settled is None:
+            return REFUSED_KEY_PAUSE_SECS
+        if settled.adopted:
+            self._tell_adopted(order, settled)
+        if settled.status not in UNSETTLED:
+            return None
+        case.order = replace(order, status=settled.status, venue_order_id=report.venue_order_id)
+        if (
+            report.status is OrderStatus.OPEN
+            and started_ms > order.send_by_ms + 1000 * CANCEL_AFTER_SECS
+        ):
+            log.warning("order %s is still open: cancelling it", order.client_order_id)
+            await self._port.cancel(case.order)
+        return _pause_secs(case.asks)
+
+    async def _give_up(self, case: _Case) -> float | None:
+        """The venue has not got it, and cannot get it any more. The id stays watched."""
+        settled = await self._write(case, OrderStatus.NOT_PLACED, "the venue never had it")
+        if settled is None or settled.status in UNSETTLED:
+            return REFUSED_KEY_PAUSE_SECS
+        if settled.status is not OrderStatus.NOT_PLACED:
+            return None
+        case.order = replace(
+            case.order,
+            status=OrderStatus.NOT_PLACED,
+            settled_at_ms=wall_ms() + self._database_ahead_ms,
+        )
+        return _watch_pause_secs(case)
+
+    async def _write(self, case: _Case, status: OrderStatus, detail: str) -> Settled | None:
+        order = case.order
+        settled = await self._settling.settle(
+            order,
+            Settlement(
+                client_order_id=order.client_order_id,
+                status=status,
+                executed=Decimal(0) if status is OrderStatus.NOT_PLACED else None,
+                detail=detail,
+            ),
+        )
+        if settled is not None:
+            case.order = replace(order, status=settled.status)
+        return settled
+
+    def _complain(self, case: _Case) -> None:
+        """Say once that an order stays without an outcome for long."""
+        order = case.order
+        if case.told or case.watched or monotonic_secs() - case.since_secs < ALARM_AFTER_SECS:
+            return
+        case.told = True
+        self._alerts.tell(
+            Severity.CRITICAL,
+            "order_unresolved",
+            f"order {order.client_order_id} of bot {order.bot_id} at {order.venue} has no "
+            f"outcome after {ALARM_AFTER_SECS / 60:.0f} minutes: its pair stands still",
+            client_order_id=order.client_order_id,
+            bot_id=order.bot_id,
+        )
+
+    def _tell_adopted(self, order: LiveOrder, settled: Settled) -> None:
+        self.adopted += 1
+        self._alerts.tell(
+            Severity.CRITICAL,
+            "order_adopted",
+            f"order {order.client_order_id} of bot {order.bot_id} at {order.venue} showed up "
+            f"late: its fills went to position {settled.sequence} on {order.pair}",
+            client_order_id=order.client_order_id,
+            bot_id=order.bot_id,
+        )
+
+
+def final_at_ms(order: LiveOrder) -> int:
+    """From when on (database's clock) an ask that finds nothing proves that it was not placed.
+
+    A Kraken order with `send_by` at 12:00:00 is given up at 12:01:10.
+    """
+    margin_secs = ENGINE_SECS + VENUES[order.venue].not_found_margin_secs
+    return order.send_by_ms + round(1000 * margin_secs)
+
+
+def _pause_secs(asks: int) -> float:
+    return float(min(FIRST_PAUSE_SECS * 2 ** min(asks, 16), LONGEST_PAUSE_SECS))
+
+
+def _watch_pause_secs(case: _Case) -> float | None:
+    """When to look again for an order that was not placed; None: its 24 h are over."""
+    age_secs = 0.0
+    if case.order.settled_at_ms is not None:
+        age_secs = (wall_ms() - case.order.settled_at_ms) / 1000
+    if age_secs > WATCH_SECS:
+        return None
+    return next(
+        (pause for pause in WATCH_PAUSES_SECS if age_secs < 2 * pause), WATCH_PAUSES_SECS[-1]
+    )
