@@ -58,6 +58,7 @@ class Settings(BaseSettings):
     outbox_keep_secs: float = Field(3600.0, ge=0, le=30 * 86_400)
     vault_key_file: Path | None = None
     vault_key: SecretStr | None = None
+    """Taken out of the environment by the first `load_settings`, for the children's sake."""
     proxy_url: SecretStr | None = None
     kraken_url: Url = KRAKEN.url
     binance_url: Url = BINANCE.url
@@ -95,11 +96,25 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     would be right. A misspelt `BOTFLEET_` name is a problem too.
     """
     _refuse_unknown_names()
+    given = {**_vault_key_from_environment(), **(overrides or {})}
     try:
-        return Settings(**(overrides or {}))
+        return Settings(**given)
     except ValidationError as exc:
         problems = "; ".join(_problem(error) for error in exc.errors())
         raise InvalidSettings(problems) from exc
+
+
+_taken: dict[str, SecretStr] = {}
+
+
+def _vault_key_from_environment() -> dict[str, SecretStr]:
+    """The vault key, which stays in this process's memory only: children do not inherit it."""
+    value = os.environ.pop(environment_name("vault_key"), None)
+    if value is not None:
+        _taken.clear()
+        if value:
+            _taken["vault_key"] = SecretStr(value)
+    return dict(_taken)
 
 
 def _problem(error: ErrorDetails) -> str:

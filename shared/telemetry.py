@@ -8,6 +8,8 @@ from typing import Final, Literal, TextIO
 
 import orjson
 
+from shared.redaction import REDACTOR
+
 _NOISY: Final = ("ccxt", "aiohttp", "asyncio", "sqlalchemy", "alembic")
 """Libraries that log requests, keys or every reconnect: warnings only (facts, section 5)."""
 
@@ -35,18 +37,32 @@ class _JsonFormatter(logging.Formatter):
         return orjson.dumps(fields, default=str).decode()
 
 
+class _Redacting(logging.Formatter):
+    """Another formatter's text without secrets: message, arguments, extra fields, tracebacks."""
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        self._inner = inner
+
+    def format(self, record: logging.LogRecord) -> str:
+        return REDACTOR.clean(self._inner.format(record))
+
+
 def configure_logging(
     level: str, log_format: Literal["text", "json"] | None = None, stream: TextIO | None = None
 ) -> None:
-    """Log to `stream` (standard output): text on a terminal, JSON elsewhere, or as asked."""
+    """Log to `stream` (standard output): text on a terminal, JSON elsewhere, or as asked.
+
+    What looks like a secret, or is one that the vault opened, is written as `***`.
+    """
     stream = stream or sys.stdout
     handler = logging.StreamHandler(stream)
-    if (log_format or ("text" if stream.isatty() else "json")) == "json":
-        handler.setFormatter(_JsonFormatter())
-    else:
-        handler.setFormatter(
-            logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")
+    formatter: logging.Formatter = _JsonFormatter()
+    if (log_format or ("text" if stream.isatty() else "json")) == "text":
+        formatter = logging.Formatter(
+            "%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S"
         )
+    handler.setFormatter(_Redacting(formatter))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
