@@ -56,6 +56,7 @@ def judge(status: FleetStatus, *, wanted_markets: int) -> list[Finding]:
         *_workers(status),
         _active_pairs(status, wanted_markets),
         _processing(status),
+        _exits(status),
         *_queues(status),
     ]
 
@@ -145,6 +146,20 @@ def _processing(status: FleetStatus) -> Finding:
         return fine("processing", "nothing failed")
     cure = "`botfleet dead-letters list` has the reasons, the worker's log the exceptions"
     return wrong("processing", "; ".join(troubles), cure)
+
+
+def _exits(status: FleetStatus) -> Finding:
+    """Positions that their venues will not let go of."""
+    if not status.stuck:
+        return fine("exits", "no position is stuck")
+    newest = status.stuck[0]
+    ids = " ".join(str(position.id) for position in status.stuck)
+    return wrong(
+        "exits",
+        f"stuck: position {ids}; {newest.venue} says of {newest.id}: "
+        f"{newest.last_detail or 'nothing'}",
+        "mend what the venue says; or `botfleet positions write-off ID --reason …`",
+    )
 
 
 def _queues(status: FleetStatus) -> Iterator[Finding]:

@@ -35,6 +35,7 @@ MARKED_POSITIONS: Final = 500
 """Open positions that are valued at the latest bid."""
 
 SHOWN_TRADES: Final = 50
+SHOWN_STUCK: Final = 20
 
 _REASONS: Final = {reason.value: reason for reason in Reason}
 _PERCENTILES: Final = ("p50_ms", "p95_ms", "p99_ms", "max_ms")
@@ -59,6 +60,7 @@ class FleetStatus:
 
     `open_positions` are the newest, `trades` those that closed last. `dead_letters` is None
     where no broker was asked or none answered. `kill_switches` are on, `breakers` open.
+    `stuck` are the newest positions whose exits keep failing.
     """
 
     at: datetime
@@ -76,6 +78,7 @@ class FleetStatus:
     dead_letters: int | None = None
     kill_switches: Sequence[ShownSwitch] = ()
     breakers: Mapping[BreakerScope, int] = field(default_factory=dict)
+    stuck: Sequence[Position] = ()
 
     def alive(self, kind: ProcessKind) -> list[Heartbeat]:
         """The processes of a kind that gave a sign of life lately."""
@@ -176,6 +179,7 @@ async def read(store: "Store") -> FleetStatus:
             outbox=await outbox.backlog(tx),
             kill_switches=await kill_switch.shown(tx),
             breakers=await breakers.count_open(tx),
+            stuck=await positions.page(tx, PositionFilter(stuck=True), limit=SHOWN_STUCK),
         )
 
 
@@ -225,6 +229,7 @@ def document(status: FleetStatus) -> dict[str, Any]:
         "markets": [_market(tick, status.at) for tick in status.ticks],
         "bots": {name: status.bots.get(name, 0) for name in BotStatus},
         "positions": {name: status.positions.get(name, 0) for name in sorted(UNCLOSED)},
+        "stuck_positions": [position.id for position in status.stuck],
         "unrealised_pnl": unrealised(status.open_positions),
         "results": asdict(status.results),
         "orders": {name: status.orders.get(name, 0) for name in OrderStatus},

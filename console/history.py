@@ -121,6 +121,13 @@ def print_chapter(chapter: Chapter) -> None:
     )
     if position.exit_wanted is not None:
         click.echo(f"  to be sold by hand: {position.exit_wanted or 'no reason given'}")
+    if position.stuck:
+        click.secho(
+            f"  stuck: {position.exit_attempts} exits have failed; the last: "
+            f"{position.last_detail or 'nothing was said'}. `botfleet positions write-off "
+            f"{position.id} --reason …` settles it by hand",
+            fg="red",
+        )
     click.echo(
         f"  bought {number(position.entry_quantity)} {base_of(position.pair)} for "
         f"{money(position.entry_cost, quote)}, fees {money(position.fees, quote)} in all"
@@ -152,6 +159,8 @@ def _print_order(order: "Order") -> None:
     facts = _facts(order.facts)
     if facts:
         click.echo(f"    {facts}")
+    if order.detail:
+        click.echo(f"    {order.detail}")
 
 
 def _meaning(code: str) -> str:

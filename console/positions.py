@@ -1,7 +1,7 @@
 """Positions: what is open, and what became of the others."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -36,12 +36,13 @@ positions.add_command(close)
 
 
 @positions.command(
-    "list", epilog=examples("botfleet positions list --open", "botfleet positions list --user ann")
+    "list", epilog=examples("botfleet positions list --open", "botfleet positions list --stuck")
 )
 @click.option("--bot", "bot_id", type=int, metavar="ID", help="Only this bot's.")
 @click.option("--user", help="Only this user's.")
 @click.option("--status", type=one_of(PositionStatus), help="Only in this status.")
 @click.option("--open", "unclosed", is_flag=True, help="Only those that are not closed.")
+@click.option("--stuck", is_flag=True, help="Only those whose exits keep failing.")
 @click.option(
     "--limit", default=50, show_default=True, type=click.IntRange(1, 1_000_000), help="How many."
 )
@@ -52,6 +53,7 @@ def list_(
     user: str | None,
     status: str | None,
     unclosed: bool,
+    stuck: bool,
     limit: int,
     before: int | None,
     as_json: bool,
@@ -69,13 +71,14 @@ def list_(
             user=user,
             status=PositionStatus(status) if status else None,
             unclosed=unclosed,
+            stuck=stuck,
         )
         async with store.read() as tx:
             return await page(tx, which, limit=limit, before=before)
 
     found = on_store(work)
     if as_json:
-        print_lines(asdict(position) for position in found)
+        print_lines(document(position) for position in found)
         return
     print_table(
         ("ID", "Bot", "Market", "Status", "Quantity", "Cost", "Result", "Entered", "Exit"),
@@ -103,7 +106,7 @@ def show(position_id: int, as_json: bool) -> None:
     if as_json:
         print_document(
             {
-                **asdict(chapter.position),
+                **document(chapter.position),
                 "orders": [asdict(order) for order in chapter.orders],
                 "fills": [asdict(fill) for fill in chapter.fills],
             }
@@ -128,6 +131,16 @@ def show(position_id: int, as_json: bool) -> None:
     )
 
 
+def document(position: "Position") -> dict[str, Any]:
+    """A position for machines."""
+    return {**asdict(position), "stuck": position.stuck}
+
+
+def _state(position: "Position") -> str:
+    marks = {"stuck": position.stuck, "unattended": position.unattended}
+    return ", ".join([position.status, *(name for name, holds in marks.items() if holds)])
+
+
 def _row(position: "Position") -> tuple[str, ...]:
     quote = quote_of(position.pair)
     result = position.realised_pnl if position.exited_at is not None else None
@@ -135,7 +148,7 @@ def _row(position: "Position") -> tuple[str, ...]:
         str(position.id),
         f"{position.bot_id} {position.user}/{position.bot}",
         f"{position.venue} {position.pair}",
-        f"{position.status}, unattended" if position.unattended else position.status,
+        _state(position),
         number(position.entry_quantity),
         money(position.entry_cost, quote),
         money(result, quote, signed=True),

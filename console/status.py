@@ -236,6 +236,9 @@ def _figures(found: "FleetStatus") -> "Table":
         stopped = ", ".join(f"{n:,} {scope}{'s' * (n != 1)}" for scope, n in counts)
         drawn.add_row("breakers", f"{stopped} (botfleet bots show ID says why)")
     drawn.add_row("positions", _counts(found.positions))
+    if found.stuck:
+        ids = " ".join(str(position.id) for position in found.stuck)
+        drawn.add_row("stuck", f"{ids} (botfleet positions list --stuck)", style="red")
     drawn.add_row("unrealised", amounts(unrealised(found.open_positions)))
     drawn.add_row(
         "trades",

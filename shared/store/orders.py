@@ -16,7 +16,8 @@ from shared.store.tables import UNSETTLED_ORDER, bots, fills, orders, users
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """An order with its times and facts. `limit_price` None is an order at market.
+    """An order with its times and facts. `limit_price` None is an order at market. `detail` is
+    what the venue, or we, said of one that went wrong.
 
     `market_time` is the venue's clock, `observed_at` the price stream's, `received_at`,
     `decided_at` and `sent_at` the worker's, `committed_at` and `settled_at` the database's.
@@ -46,6 +47,7 @@ class Order:
     fee: Decimal
     fee_currency: str | None
     venue_order_id: str | None
+    detail: str | None
     reason: str
     facts: Mapping[str, Any]
     lease_epoch: int

@@ -7,13 +7,13 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, func, select, text, update
+from sqlalchemy import ColumnElement, Select, and_, func, select, text, update
 
 from shared.errors import Refused
 from shared.money import exact
-from shared.orders import BotStatus, Mode, PositionStatus
+from shared.orders import STUCK_AFTER_ATTEMPTS, BotStatus, Leg, Mode, PositionStatus
 from shared.store.engine import Transaction
-from shared.store.tables import UNCLOSED_POSITION, bots, positions, users
+from shared.store.tables import UNCLOSED_POSITION, bots, orders, positions, users
 from shared.store.types import database_now
 from shared.venues import quote_of
 
@@ -23,7 +23,9 @@ class Position:
     """A position with everything it adds up to (shared.orders.PositionTotals has the meaning).
 
     `entered_at` and `exited_at` are market time, `created_at` and `closed_at` the database's.
-    `exit_wanted` is why a person wants, or wanted, it sold; None: nobody did.
+    `exit_wanted` is why a person wants, or wanted, it sold; None: nobody did. `exit_attempts`
+    are the exit orders of an unclosed position so far, `last_detail` is what was said of its
+    newest order that went wrong.
     """
 
     id: int
@@ -56,6 +58,14 @@ class Position:
     closed_at: datetime | None
     exit_wanted: str | None = None
     bot_status: BotStatus = BotStatus.ACTIVE
+    exit_attempts: int = 0
+    last_detail: str | None = None
+
+    @property
+    def stuck(self) -> bool:
+        """Whether its exits failed so often that a person should look."""
+        selling = self.status in (PositionStatus.OPEN, PositionStatus.CLOSING)
+        return selling and self.exit_attempts >= STUCK_AFTER_ATTEMPTS
 
     @property
     def unattended(self) -> bool:
@@ -66,12 +76,14 @@ class Position:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PositionFilter:
-    """Which positions; None does not filter. `unclosed` true: those that are not closed."""
+    """Which positions; None does not filter. `unclosed` true: those that are not closed;
+    `stuck` true: those whose exits keep failing."""
 
     bot_id: int | None = None
     user: str | None = None
     status: PositionStatus | None = None
     unclosed: bool = False
+    stuck: bool = False
 
 
 EVERY_POSITION = PositionFilter()
@@ -111,6 +123,8 @@ async def page(
         query = query.where(positions.c.status == which.status)
     if which.unclosed:
         query = query.where(text(f"positions.{UNCLOSED_POSITION}"))
+    if which.stuck:
+        query = query.where(text(f"positions.{UNCLOSED_POSITION}"), _stuck())
     if before is not None:
         query = query.where(positions.c.id < before)
     rows = await tx.execute(query.order_by(positions.c.id.desc()).limit(limit))
@@ -156,6 +170,12 @@ async def count(tx: Transaction) -> dict[PositionStatus, int]:
     return {PositionStatus(row.status): row.positions for row in rows}
 
 
+async def count_stuck(tx: Transaction) -> int:
+    """How many positions have exits that keep failing."""
+    query = select(func.count()).where(text(f"positions.{UNCLOSED_POSITION}"), _stuck())
+    return (await tx.execute(query.select_from(positions))).scalar_one()
+
+
 async def trades(tx: Transaction, *, limit: int = 100) -> list[Position]:
     """Of the newest positions, those that sold what they had bought, latest first."""
     query = _positions().where(*_traded()).order_by(positions.c.closed_at.desc()).limit(limit)
@@ -190,12 +210,42 @@ def _positions() -> Select[Any]:
         "bot": bots.c.name,
         "bot_status": bots.c.status,
         "user": users.c.name,
+        "exit_attempts": _exit_attempts(),
+        "last_detail": _last_detail(),
     }
     own = (positions.c[name] for name in Position.__slots__ if name not in joined)
     return (
         select(*own, *(column.label(name) for name, column in joined.items()))
         .join_from(positions, bots, bots.c.id == positions.c.bot_id)
         .join(users, users.c.id == positions.c.user_id)
+    )
+
+
+def _stuck() -> ColumnElement[bool]:
+    selling = positions.c.status.in_((PositionStatus.OPEN, PositionStatus.CLOSING))
+    return and_(selling, _exit_attempts() >= STUCK_AFTER_ATTEMPTS)
+
+
+def _exit_attempts() -> ColumnElement[int]:
+    counted = select(func.count()).select_from(orders).where(_own_orders(), _EXIT)
+    return counted.correlate(positions).scalar_subquery()
+
+
+def _last_detail() -> ColumnElement[str]:
+    newest = select(orders.c.detail).where(_own_orders()).order_by(orders.c.id.desc()).limit(1)
+    return newest.correlate(positions).scalar_subquery()
+
+
+_EXIT: Final = orders.c.leg == Leg.EXIT
+
+
+def _own_orders() -> ColumnElement[bool]:
+    """The orders of a position that is not closed."""
+    return and_(
+        text(f"positions.{UNCLOSED_POSITION}"),
+        orders.c.bot_id == positions.c.bot_id,
+        orders.c.pair == positions.c.pair,
+        orders.c.position_sequence == positions.c.sequence,
     )
 
 
