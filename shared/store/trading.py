@@ -4,35 +4,32 @@ Everything is in bulk: a batch of any size takes the same few round trips. What 
 here under a lease cannot be committed by anyone who lost that lease (DESIGN, "Fence").
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
+from sqlalchemy import Row
+
 from shared.clock import datetime_of, ms_of
-from shared.messages import OrderEvent, encode
-from shared.money import exact, plain
 from shared.orders import (
     Fill,
     Intent,
     Leg,
+    LiveOrder,
+    Mode,
     OrderStatus,
     PositionStatus,
     PositionTotals,
     totals_of,
 )
 from shared.reasons import Reason
-from shared.store import admission, results, switches
+from shared.store import admission, live_orders, order_events, position_changes, results, switches
 from shared.store import trading_statements as sql
 from shared.store.bulk import dialect_of
 from shared.store.engine import Transaction
+from shared.store.order_events import OrderNews, traded
+from shared.store.position_changes import PositionChange, PositionKey
 from shared.store.results import Result
-from shared.topology import ORDERS, order_update_key
-
-PositionKey = tuple[int, str, int]
-"""(bot id, pair, sequence)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +66,8 @@ class Committed:
     """Client order ids of proposals whose lease is not held (any more) under their epoch."""
     denied: Mapping[str, Reason] = field(default_factory=dict)
     """Why kill switches, breakers and users' limits left proposals out, by client order id."""
+    live: Mapping[str, LiveOrder] = field(default_factory=dict)
+    """The live orders among those written, by client order id: to be sent, once, in time."""
 
 
 async def commit(tx: Transaction, proposals: Sequence[Proposal], *, owner: str) -> Committed:
@@ -82,7 +81,7 @@ async def commit(tx: Transaction, proposals: Sequence[Proposal], *, owner: str) 
     commit the halves of the batch instead.
     """
     await switches.enter_gate(tx)
-    epochs = await _hold_leases(tx, {proposal.intent.shard for proposal in proposals}, owner)
+    epochs = await hold_leases(tx, {proposal.intent.shard for proposal in proposals}, owner)
     held = [p for p in proposals if epochs.get(p.intent.shard) == p.intent.lease_epoch]
     denied = await admission.denials(tx, [p.intent for p in held])
     allowed = [p for p in held if _id(p) not in denied]
@@ -90,17 +89,19 @@ async def commit(tx: Transaction, proposals: Sequence[Proposal], *, owner: str) 
     exitable = await _lock_positions(tx, [p for p in allowed if p.intent.leg is Leg.EXIT])
     placed = [*opened, *exitable]
     states = {p.position: _after_entry(p) for p in opened}
+    inserted: Mapping[str, Row[Any]] = {}
     if placed:
-        committed_at = await _insert_orders(tx, placed)
+        inserted = await _insert_orders(tx, placed)
         await _insert_fills(tx, placed)
         if exitable:
             states |= await _apply_exits(tx, exitable)
-        await _announce(tx, placed, states, committed_at)
+        await order_events.announce(tx, [_news(p, states[p.position], inserted) for p in placed])
         await results.book(tx, _closed(exitable, states))
     return Committed(
-        positions={p.intent.client_order_id: states[p.position] for p in placed},
+        positions={_id(p): states[p.position] for p in placed},
         fenced=frozenset(_id(p) for p in proposals) - {_id(p) for p in held},
         denied=denied,
+        live={_id(p): _live(p, inserted) for p in placed if p.intent.mode is Mode.LIVE},
     )
 
 
@@ -114,24 +115,20 @@ async def read_back(tx: Transaction, proposals: Sequence[Proposal]) -> Committed
     shards = sql.SHARDS.parameters((shard,) for shard in {p.intent.shard for p in proposals})
     await tx.execute(sql.wait_for_holders(dialect), shards)
     ids = sql.ORDER_IDS.parameters((_id(p),) for p in proposals)
-    found = set((await tx.scalars(sql.read_orders(dialect), ids)).all())
+    found = {row.client_order_id: row for row in await tx.execute(sql.read_orders(dialect), ids)}
     keys = sql.KEYS.parameters(p.position for p in proposals)
     states = {
-        (row.bot_id, row.pair, row.sequence): PositionState(
-            status=PositionStatus(row.status),
-            version=row.version,
-            totals=PositionTotals(
-                entry_quantity=row.entry_quantity,
-                entry_cost=row.entry_cost,
-                exit_quantity=row.exit_quantity,
-                exit_proceeds=row.exit_proceeds,
-                fees=row.fees,
-                fee_quantity=row.fee_quantity,
-            ),
-        )
+        (row.bot_id, row.pair, row.sequence): state_of(row)
         for row in await tx.execute(sql.read_positions(dialect), keys)
     }
-    return Committed(positions={_id(p): states[p.position] for p in proposals if _id(p) in found})
+    return Committed(
+        positions={_id(p): states[p.position] for p in proposals if _id(p) in found},
+        live={
+            order_id: live_orders.live_order(row)
+            for order_id, row in found.items()
+            if row.mode == Mode.LIVE
+        },
+    )
 
 
 async def save_peaks(
@@ -151,7 +148,23 @@ def _id(proposal: Proposal) -> str:
     return proposal.intent.client_order_id
 
 
-async def _hold_leases(tx: Transaction, shards: set[int], owner: str) -> dict[int, int]:
+def state_of(row: Row[Any]) -> PositionState:
+    """A row of `positions`."""
+    return PositionState(
+        status=PositionStatus(row.status),
+        version=row.version,
+        totals=PositionTotals(
+            entry_quantity=row.entry_quantity,
+            entry_cost=row.entry_cost,
+            exit_quantity=row.exit_quantity,
+            exit_proceeds=row.exit_proceeds,
+            fees=row.fees,
+            fee_quantity=row.fee_quantity,
+        ),
+    )
+
+
+async def hold_leases(tx: Transaction, shards: set[int], owner: str) -> dict[int, int]:
     """Lock the leases of these shards that the owner holds now: epoch by shard."""
     parameters = sql.SHARDS.parameters((shard,) for shard in shards)
     rows = await tx.execute(sql.lock_leases(dialect_of(tx)), {**parameters, "owner": owner})
@@ -183,6 +196,7 @@ def _new_position(proposal: Proposal) -> tuple[Any, ...]:
     return (
         intent.bot_id,
         intent.user_id,
+        intent.credential_id,
         intent.venue,
         intent.pair,
         intent.position_sequence,
@@ -209,46 +223,26 @@ async def _lock_positions(tx: Transaction, exits: Sequence[Proposal]) -> list[Pr
     return [p for p in exits if versions.get(p.position) == p.intent.position_version]
 
 
-async def _insert_orders(tx: Transaction, placed: Sequence[Proposal]) -> Mapping[str, datetime]:
-    """When each order was committed, by client order id."""
+async def _insert_orders(tx: Transaction, placed: Sequence[Proposal]) -> dict[str, Row[Any]]:
+    """When each order was committed and, if it is live, must be sent, by client order id."""
     rows = await tx.execute(
         sql.insert_orders(dialect_of(tx)), sql.NEW_ORDERS.parameters(_new_order(p) for p in placed)
     )
-    return {row.client_order_id: row.committed_at for row in rows}
+    return {row.client_order_id: row for row in rows}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Traded:
-    """What the fills of one order add up to."""
-
-    status: OrderStatus
-    quantity: Decimal
-    average_price: Decimal | None
-    fee: Decimal
-    fee_currency: str | None
-
-
-def _traded(proposal: Proposal) -> _Traded:
-    with exact():
-        quantity = sum((fill.quantity for fill in proposal.fills), Decimal(0))
-        value = sum((fill.quantity * fill.price for fill in proposal.fills), Decimal(0))
-        fee = sum((fill.fee for fill in proposal.fills), Decimal(0))
-    return _Traded(
-        status=OrderStatus.FILLED if proposal.fills else OrderStatus.COMMITTED,
-        quantity=quantity,
-        average_price=value / quantity if quantity else None,
-        fee=fee,
-        fee_currency=proposal.fills[0].fee_currency if proposal.fills else None,
-    )
+def _status(proposal: Proposal) -> OrderStatus:
+    return OrderStatus.FILLED if proposal.fills else OrderStatus.COMMITTED
 
 
 def _new_order(proposal: Proposal) -> tuple[Any, ...]:
-    intent, traded = proposal.intent, _traded(proposal)
+    intent, status, summed = proposal.intent, _status(proposal), traded(proposal.fills)
     return (
         intent.client_order_id,
         intent.bot_id,
         intent.user_id,
         intent.shard,
+        intent.credential_id,
         intent.mode,
         intent.venue,
         intent.pair,
@@ -259,11 +253,11 @@ def _new_order(proposal: Proposal) -> tuple[Any, ...]:
         intent.quantity,
         intent.decided_price,
         intent.limit_price,
-        traded.status,
-        traded.quantity,
-        traded.average_price,
-        traded.fee,
-        traded.fee_currency,
+        status,
+        summed.quantity,
+        summed.average_price,
+        summed.fee,
+        summed.fee_currency,
         intent.reason,
         intent.facts,
         intent.lease_epoch,
@@ -271,7 +265,7 @@ def _new_order(proposal: Proposal) -> tuple[Any, ...]:
         datetime_of(intent.observed_at_ms),
         datetime_of(intent.received_at_ms),
         datetime_of(intent.decided_at_ms),
-        int(traded.status is OrderStatus.FILLED),
+        int(status is OrderStatus.FILLED),
     )
 
 
@@ -285,6 +279,7 @@ def _new_fill(proposal: Proposal, fill: Fill) -> tuple[Any, ...]:
     intent = proposal.intent
     return (
         intent.venue,
+        intent.credential_id,
         intent.pair,
         fill.trade_id,
         fill.client_order_id,
@@ -303,28 +298,21 @@ async def _apply_exits(
     tx: Transaction, exits: Sequence[Proposal]
 ) -> dict[PositionKey, PositionState]:
     """Recompute the locked positions of exits from all their distinct fills, and store them."""
-    dialect = dialect_of(tx)
-    keys = sql.KEYS.parameters(p.position for p in exits)
-    known: defaultdict[PositionKey, list[Fill]] = defaultdict(list)
-    for row in await tx.execute(sql.read_fills(dialect), keys):
-        known[row.bot_id, row.pair, row.position_sequence].append(
-            Fill(
-                client_order_id=row.client_order_id,
-                trade_id=row.trade_id,
-                leg=Leg(row.leg),
-                quantity=row.quantity,
-                price=row.price,
-                fee=row.fee,
-                fee_currency=row.fee_currency,
-                at_ms=ms_of(row.filled_at),
+    totals = await position_changes.totals(tx, {p.position for p in exits})
+    states = {p.position: _after_exit(p, totals[p.position]) for p in exits}
+    await position_changes.write(
+        tx,
+        [
+            PositionChange(
+                key=p.position,
+                status=states[p.position].status,
+                version=states[p.position].version,
+                totals=states[p.position].totals,
+                exit_reason=p.intent.reason,
+                exited_at=datetime_of(p.intent.market_time_ms),
             )
-        )
-    states = {
-        p.position: _after_exit(p, totals_of(known[p.position], pair=p.intent.pair)) for p in exits
-    }
-    await tx.execute(
-        sql.update_positions(dialect),
-        sql.CHANGED_POSITIONS.parameters(_changed_position(p, states[p.position]) for p in exits),
+            for p in exits
+        ],
     )
     return states
 
@@ -337,22 +325,6 @@ def _after_exit(proposal: Proposal, totals: PositionTotals) -> PositionState:
     return PositionState(status=status, version=proposal.intent.position_version + 1, totals=totals)
 
 
-def _changed_position(proposal: Proposal, state: PositionState) -> tuple[Any, ...]:
-    totals, closed = state.totals, state.status is PositionStatus.CLOSED
-    return (
-        *proposal.position,
-        state.status,
-        state.version,
-        totals.exit_quantity,
-        totals.exit_proceeds,
-        totals.fees,
-        totals.realised_pnl if closed else Decimal(0),
-        proposal.intent.reason,
-        datetime_of(proposal.intent.market_time_ms),
-        int(closed),
-    )
-
-
 def _closed(exits: Sequence[Proposal], states: Mapping[PositionKey, PositionState]) -> list[Result]:
     return [
         Result(exit=p.intent, realised_pnl=states[p.position].totals.realised_pnl)
@@ -361,44 +333,37 @@ def _closed(exits: Sequence[Proposal], states: Mapping[PositionKey, PositionStat
     ]
 
 
-async def _announce(
-    tx: Transaction,
-    placed: Sequence[Proposal],
-    states: Mapping[PositionKey, PositionState],
-    committed_at: Mapping[str, datetime],
-) -> None:
-    """Write one event per order to the outbox, in the order of the proposals."""
-    rows = []
-    for proposal in placed:
-        intent = proposal.intent
-        event = _event(proposal, states[proposal.position], committed_at[_id(proposal)])
-        key = order_update_key(event.status, intent.venue)
-        rows.append((intent.shard, intent.bot_id, ORDERS, key, encode(event).decode()))
-    await tx.execute(sql.insert_events(dialect_of(tx)), sql.EVENTS.parameters(rows))
-
-
-def _event(proposal: Proposal, state: PositionState, committed_at: datetime) -> OrderEvent:
-    intent, traded = proposal.intent, _traded(proposal)
+def _news(proposal: Proposal, state: PositionState, inserted: Mapping[str, Row[Any]]) -> OrderNews:
     closed = state.status is PositionStatus.CLOSED
-    return OrderEvent(
+    return OrderNews(
+        order=proposal.intent,
+        status=_status(proposal),
+        traded=traded(proposal.fills),
+        realised_pnl=state.totals.realised_pnl if closed else None,
+        at=inserted[_id(proposal)].committed_at,
+    )
+
+
+def _live(proposal: Proposal, inserted: Mapping[str, Row[Any]]) -> LiveOrder:
+    intent, row = proposal.intent, inserted[_id(proposal)]
+    return LiveOrder(
         client_order_id=intent.client_order_id,
         bot_id=intent.bot_id,
         user_id=intent.user_id,
-        mode=intent.mode,
+        shard=intent.shard,
+        credential_id=intent.credential_id,
         venue=intent.venue,
         pair=intent.pair,
         position_sequence=intent.position_sequence,
         leg=intent.leg,
         attempt=intent.attempt,
-        side=intent.leg.side,
-        status=traded.status,
-        quantity=plain(intent.quantity),
-        limit_price=None if intent.limit_price is None else plain(intent.limit_price),
-        filled_quantity=plain(traded.quantity),
-        average_price=None if traded.average_price is None else plain(traded.average_price),
-        fee=plain(traded.fee),
-        fee_currency=traded.fee_currency,
-        reason=intent.reason,
-        realised_pnl=plain(state.totals.realised_pnl) if closed else None,
-        at_ms=ms_of(committed_at),
+        quantity=intent.quantity,
+        limit_price=intent.limit_price,
+        decided_price=intent.decided_price,
+        status=_status(proposal),
+        venue_order_id=None,
+        market_time_ms=intent.market_time_ms,
+        committed_at_ms=ms_of(row.committed_at),
+        send_by_ms=ms_of(row.send_by),
+        regime=intent.regime,
     )

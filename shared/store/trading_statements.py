@@ -12,17 +12,42 @@ from sqlalchemy import (
     Text,
     bindparam,
     case,
+    exists,
+    func,
+    not_,
     select,
+    text,
     true,
     update,
 )
 
 from shared.leases import LeaseKind
-from shared.orders import PositionStatus
+from shared.orders import Mode, PositionStatus
+from shared.store import live_orders
 from shared.store.bulk import Rows, insert_into
 from shared.store.database_url import Dialect
-from shared.store.tables import bots, fills, leases, orders, outbox, positions
-from shared.store.types import Id, Json, Moment, Money, database_now
+from shared.store.tables import (
+    UNSETTLED_ORDER,
+    bots,
+    fills,
+    leases,
+    orders,
+    outbox,
+    positions,
+)
+from shared.store.types import (
+    Id,
+    Json,
+    Moment,
+    Money,
+    database_now,
+    seconds_after,
+    seconds_from_now,
+)
+
+SEND_WITHIN_SECS: Final = 3.0
+LEASE_MARGIN_SECS: Final = 0.5
+"""A live order is sent within so long of its commit, and so long before its lease may end."""
 
 SHARDS: Final = Rows("shards", number=Integer)
 KEYS: Final = Rows("keys", bot_id=Id, pair=Text, sequence=Integer)
@@ -34,6 +59,7 @@ NEW_POSITIONS: Final = Rows(
     "new_positions",
     bot_id=Id,
     user_id=Id,
+    credential_id=Id,
     venue=Text,
     pair=Text,
     sequence=Integer,
@@ -54,9 +80,13 @@ CHANGED_POSITIONS: Final = Rows(
     sequence=Integer,
     status=Text,
     version=Integer,
+    entry_quantity=Money,
+    entry_cost=Money,
     exit_quantity=Money,
     exit_proceeds=Money,
     fees=Money,
+    fee_quantity=Money,
+    dust_quantity=Money,
     realised_pnl=Money,
     exit_reason=Text,
     exited_at=Moment,
@@ -68,6 +98,7 @@ NEW_ORDERS: Final = Rows(
     bot_id=Id,
     user_id=Id,
     shard=Integer,
+    credential_id=Id,
     mode=Text,
     venue=Text,
     pair=Text,
@@ -95,6 +126,7 @@ NEW_ORDERS: Final = Rows(
 NEW_FILLS: Final = Rows(
     "new_fills",
     venue=Text,
+    credential_id=Id,
     pair=Text,
     trade_id=Text,
     client_order_id=Text,
@@ -148,11 +180,14 @@ def _held_by_owner() -> tuple[ColumnElement[bool], ...]:
 
 @lru_cache
 def insert_positions(dialect: Dialect) -> Executable:
-    """Insert `NEW_POSITIONS`; returns the keys of those that did not conflict."""
+    """Insert `NEW_POSITIONS`; returns the keys of those that did not conflict.
+
+    An unsettled order on the pair is a conflict too: a late one has no unclosed position.
+    """
     new = NEW_POSITIONS.source(dialect)
     return (
         insert_into(dialect, positions)
-        .from_select(new.c.keys(), select(*new.c).where(true()))
+        .from_select(new.c.keys(), select(*new.c).where(_nothing_unsettled(new)))
         .on_conflict_do_nothing()
         .returning(positions.c.bot_id, positions.c.pair, positions.c.sequence)
     )
@@ -160,11 +195,15 @@ def insert_positions(dialect: Dialect) -> Executable:
 
 @lru_cache
 def lock_open_positions(dialect: Dialect) -> Executable:
-    """Lock the positions of `KEYS` that are open; returns keys and versions."""
+    """Lock the positions of `KEYS` that are open and wait for no order; keys and versions."""
     keys = KEYS.source(dialect)
     return (
         select(positions.c.bot_id, positions.c.pair, positions.c.sequence, positions.c.version)
-        .where(_same_position(keys), positions.c.status == PositionStatus.OPEN)
+        .where(
+            same_position(keys),
+            positions.c.status == PositionStatus.OPEN,
+            _nothing_unsettled(keys),
+        )
         .order_by(positions.c.id)
         .with_for_update(of=positions)
     )
@@ -173,7 +212,7 @@ def lock_open_positions(dialect: Dialect) -> Executable:
 @lru_cache
 def read_positions(dialect: Dialect) -> Executable:
     """The positions of `KEYS`."""
-    return select(positions).where(_same_position(KEYS.source(dialect)))
+    return select(positions).where(same_position(KEYS.source(dialect)))
 
 
 @lru_cache
@@ -191,23 +230,15 @@ def read_fills(dialect: Dialect) -> Executable:
 def update_positions(dialect: Dialect) -> Executable:
     """Write `CHANGED_POSITIONS`."""
     new = CHANGED_POSITIONS.source(dialect)
-    written = (
-        "status",
-        "version",
-        "exit_quantity",
-        "exit_proceeds",
-        "fees",
-        "realised_pnl",
-        "exit_reason",
-        "exited_at",
-    )
+    written = set(new.c.keys()) - {"bot_id", "pair", "sequence", "closed"}
+    closed_at = func.coalesce(positions.c.closed_at, database_now())
     return (
         update(positions)
         .values(
-            {name: new.c[name] for name in written}
-            | {"closed_at": case((new.c.closed == 1, database_now()))}
+            {name: new.c[name] for name in sorted(written)}
+            | {"closed_at": case((new.c.closed == 1, closed_at))}
         )
-        .where(_same_position(new))
+        .where(same_position(new))
     )
 
 
@@ -224,7 +255,7 @@ def raise_peaks(dialect: Dialect) -> Executable:
     # In the order in which exits lock them, so that the two never wait for each other.
     lower = (
         select(positions.c.id, new.c.peak)
-        .join_from(new, positions, _same_position(new))
+        .join_from(new, positions, same_position(new))
         .where(
             positions.c.status != PositionStatus.CLOSED,
             positions.c.peak_profit.is_(None) | (positions.c.peak_profit < new.c.peak),
@@ -237,7 +268,8 @@ def raise_peaks(dialect: Dialect) -> Executable:
     return update(positions).values(peak_profit=lower.c.peak).where(positions.c.id == lower.c.id)
 
 
-def _same_position(rows: FromClause) -> ColumnElement[bool]:
+def same_position(rows: FromClause) -> ColumnElement[bool]:
+    """Whether a position is that of a row with `bot_id`, `pair` and `sequence`."""
     return (
         (positions.c.bot_id == rows.c.bot_id)
         & (positions.c.pair == rows.c.pair)
@@ -245,30 +277,54 @@ def _same_position(rows: FromClause) -> ColumnElement[bool]:
     )
 
 
+def _nothing_unsettled(rows: FromClause) -> ColumnElement[bool]:
+    return not_(
+        exists().where(
+            orders.c.bot_id == rows.c.bot_id,
+            orders.c.pair == rows.c.pair,
+            text(f"orders.{UNSETTLED_ORDER}"),
+        )
+    )
+
+
 @lru_cache
 def insert_orders(dialect: Dialect) -> Executable:
-    """Insert `NEW_ORDERS`; returns ids and the database's time. A conflict is an error."""
+    """Insert `NEW_ORDERS`; ids, the database's time, and `send_by` of live ones. A conflict is
+    an error."""
     new = NEW_ORDERS.source(dialect)
     names = [column.key for column in new.c if column.key != "settled"]
     # Asked once: the clock moves within a statement, and nothing settles before it is committed.
-    now = select(database_now().label("at")).cte("now")
+    now = select(
+        database_now().label("at"),
+        seconds_from_now(text(str(SEND_WITHIN_SECS))).label("soon"),
+    ).cte("now")
+    # The lease is locked and held: its row is there, and a renewal only moves its end away.
+    safe_until = (
+        select(seconds_after(leases.c.expires_at, text(str(-LEASE_MARGIN_SECS))))
+        .where(leases.c.kind == LeaseKind.SHARD, leases.c.number == new.c.shard)
+        .scalar_subquery()
+    )
+    send_by = case((now.c.soon < safe_until, now.c.soon), else_=safe_until)
     return (
         insert_into(dialect, orders)
         .from_select(
-            [*names, "committed_at", "settled_at"],
+            [*names, "committed_at", "settled_at", "send_by"],
             select(
-                *(new.c[name] for name in names), now.c.at, case((new.c.settled == 1, now.c.at))
+                *(new.c[name] for name in names),
+                now.c.at,
+                case((new.c.settled == 1, now.c.at)),
+                case((new.c.mode == Mode.LIVE, send_by)),
             ).join_from(new, now, true()),
         )
-        .returning(orders.c.client_order_id, orders.c.committed_at)
+        .returning(orders.c.client_order_id, orders.c.committed_at, orders.c.send_by)
     )
 
 
 @lru_cache
 def read_orders(dialect: Dialect) -> Executable:
-    """The client order ids of `ORDER_IDS` that exist."""
+    """The orders of `ORDER_IDS` that exist, as `live_orders.live_order` reads them."""
     ids = ORDER_IDS.source(dialect)
-    return select(orders.c.client_order_id).where(
+    return live_orders.select_orders().where(
         orders.c.client_order_id.in_(select(ids.c.client_order_id))
     )
 

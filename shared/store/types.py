@@ -144,6 +144,14 @@ class seconds_from_now(FunctionElement[datetime]):  # noqa: N801 - the same
     name = "seconds_from_now"
 
 
+class seconds_after(FunctionElement[datetime]):  # noqa: N801 - the same
+    """A moment plus a number of seconds, which may be negative: `seconds_after(moment, secs)`."""
+
+    type = Moment()
+    inherit_cache = True
+    name = "seconds_after"
+
+
 @compiles(database_now)
 def _now(_element: database_now, _compiler: SQLCompiler, **_kw: object) -> str:
     return "clock_timestamp()"
@@ -164,3 +172,15 @@ def _later(element: seconds_from_now, compiler: SQLCompiler, **kw: object) -> st
 def _later_on_sqlite(element: seconds_from_now, compiler: SQLCompiler, **kw: object) -> str:
     seconds = compiler.process(element.clauses, **kw)
     return f"strftime('{SQLITE_MOMENT}', 'now', {seconds} || ' seconds')"
+
+
+@compiles(seconds_after)
+def _after(element: seconds_after, compiler: SQLCompiler, **kw: object) -> str:
+    moment, seconds = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"({moment}) + make_interval(secs => {seconds})"
+
+
+@compiles(seconds_after, "sqlite")
+def _after_on_sqlite(element: seconds_after, compiler: SQLCompiler, **kw: object) -> str:
+    moment, seconds = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"strftime('{SQLITE_MOMENT}', {moment}, {seconds} || ' seconds')"
