@@ -10,6 +10,7 @@ from shared.messages import Regime
 from shared.orders import BotStatus, Mode, PositionStatus
 from shared.venues import VENUES
 from trade_worker.columns import Float32s
+from trade_worker.row_state import Key
 from trade_worker.thresholds import vector_of
 
 _LARGEST_INT32: Final = 2**31 - 1
@@ -23,13 +24,14 @@ class PositionSnapshot:
     `average_entry` is the price paid without fees. `cost` is what the entry cost with its fees;
     while the position is opening, the most that it may cost. `held` is what is there to sell,
     exact. `opened_market_ms` is the venue's clock. `regime` None counts as choppy, which has
-    the nearest profit target by default. `exit_attempts` are the exits tried so far.
-    `exit_wanted`: a person wants it sold, whatever the bot is told.
+    the nearest profit target by default. `exit_attempts` are the exit orders so far, the one that
+    is on its way included. `exit_wanted`: a person wants it sold, whatever the bot is told.
     """
 
     sequence: int
     version: int
     status: PositionStatus
+    mode: Mode
     average_entry: float
     cost: float
     held: Decimal
@@ -47,9 +49,10 @@ class BotRow:
     `profile` holds what differs from `shared.risk_profile.DEFAULTS`. `capital` and `realised`
     are in the quote currency; `taker_fee` is a fraction. `last_sequence` is the sequence of the
     pair's last position, 0 without one. `failed_entries` in a row lengthen the retry cool-down;
-    `cooldown_until_ms` is market time. `entries_off`, `all_off` and `flatten` (sell what is open)
-    are the kill switches that cover this bot. `status` and `mode` are text because a database
-    may hold anything.
+    `cooldown_until_ms` is market time. `mode` is that of the bot's next position, `key` its
+    owner's at the venue, None without one. `entries_off`, `all_off` and `flatten` (sell what is
+    open) are the kill switches that cover this bot. `status` and `mode` are text because a
+    database may hold anything.
     """
 
     bot_id: int
@@ -70,6 +73,7 @@ class BotRow:
     entries_off: bool = False
     all_off: bool = False
     flatten: bool = False
+    key: Key | None = None
     max_open_positions: int = 10
 
 
@@ -78,7 +82,7 @@ class Settings(NamedTuple):
 
     What made no sense is in `complaints`, and stands here as the mildest thing that sells but
     never buys: a paused bot, no capital, the venue's own fee, the default threshold. Of an
-    unknown mode nothing is sold either: nobody knows whether the position is a real one.
+    unknown mode nothing is sold either. `live` is the bot's own mode.
     """
 
     thresholds: Float32s
@@ -177,6 +181,7 @@ def usable(position: PositionSnapshot, sequence: int) -> tuple[PositionSnapshot,
         sequence=sequence,
         version=0,
         status=position.status,
+        mode=position.mode,
         average_entry=math.nan,
         cost=0.0,
         held=Decimal(0),
@@ -200,6 +205,8 @@ def _problem_of(position: PositionSnapshot) -> str | None:
         return None
     if not 0 < position.average_entry < math.inf:
         return f"position: average_entry must be above 0, was {position.average_entry!r}"
-    if not (position.held.is_finite() and position.held > 0):
+    # An exit may have sold everything before its order is known to be final.
+    nothing_left = position.held == 0 and position.status is PositionStatus.CLOSING
+    if not (nothing_left or (position.held.is_finite() and position.held > 0)):
         return f"position: held must be above 0, was {position.held}"
     return None

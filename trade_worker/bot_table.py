@@ -15,7 +15,9 @@ from typing import Final
 import numpy as np
 
 from shared.messages import Regime
+from shared.orders import STUCK_AFTER_ATTEMPTS, Mode
 from trade_worker.accounts import Accounts
+from trade_worker.backoff import entry_cooldown_ms, exit_backoff_ms
 from trade_worker.bot_row import BotRow, PositionSnapshot, Settings, look_at, look_back, usable
 from trade_worker.columns import (
     Columns,
@@ -28,17 +30,22 @@ from trade_worker.columns import (
     Uint16s,
 )
 from trade_worker.id_index import IdIndex
-from trade_worker.row_state import PHASE_OF, Flag, Phase, flags_of
+from trade_worker.row_state import (
+    OF_THE_POSITION,
+    PHASE_OF,
+    Flag,
+    Phase,
+    flags_of,
+    key_flags,
+)
 from trade_worker.thresholds import NAMES, POSITION, REGIMES
 
 NOT_JUDGED: Final = 255
 """The verdict of a row that has met no tick since it was loaded."""
 
 PEAK_WORTH_SAVING: Final = 0.001
-LONGEST_RETRY_COOLDOWN_MS: Final = 3_600_000
-FIRST_EXIT_BACKOFF_MS: Final = 5_000
-LONGEST_EXIT_BACKOFF_MS: Final = 300_000
 _UNSETTLED: Final = int(Flag.UNSETTLED)
+_OF_THE_POSITION: Final = int(OF_THE_POSITION)
 _MOST_COUNTED: Final[Mapping[str, int]] = {"failed_entries": 255, "exit_attempts": 65_535}
 
 
@@ -51,6 +58,15 @@ class PeakDue:
     peak: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StuckPosition:
+    """A position that so many exits could not sell; it is tried again every 5 min."""
+
+    bot_id: int
+    sequence: int
+    exit_attempts: int
+
+
 class BotTable(Columns):
     """The rows of one market, found by bot id. Times are milliseconds of market time.
 
@@ -58,9 +74,14 @@ class BotTable(Columns):
     for an open one. `at_stake` is what the row has reserved of its bot's capital (entering) or
     has in its position (open, exiting). `sequence` is that of the last position.
 
-    The methods that report an outcome take the bot id and return False, changing nothing,
-    where the bot has left or its row is not in the phase that the outcome ends: a late answer
-    to what was reloaded meanwhile concerns nobody.
+    `live` is the mode of what the row has or is doing, for a flat row the bot's own. `credential`
+    is the owner's key, 0 without one. `exit_attempts` counts the position's exit orders that have
+    ended: it is the number of the one that is on its way, or would be next, which makes its
+    client order id.
+
+    The methods that report an outcome take the bot id (and what tells the order from others) and
+    return False, changing nothing, where the bot has left or its row does not wait for that: a
+    late answer to what was reloaded meanwhile concerns nobody.
     """
 
     bot_id: Int64s
@@ -69,6 +90,7 @@ class BotTable(Columns):
     taker_fee: Float64s
     at_stake: Float64s
     opened_ms: Int64s
+    credential: Int64s
     not_before_ms: Int64s
     peak_saved: Float32s
     bot_slot: Int32s
@@ -76,11 +98,11 @@ class BotTable(Columns):
     sequence: Int32s
     version: Int32s
     exit_attempts: Uint16s
+    flags: Uint16s
     failed_entries: Uint8s
     regime: Uint8s
     live: Uint8s
     phase: Uint8s
-    flags: Uint8s
     verdict: Uint8s
 
     def __init__(self, venue: str, pair: str, accounts: Accounts) -> None:
@@ -122,9 +144,10 @@ class BotTable(Columns):
     def put(self, bot: BotRow) -> tuple[str, ...]:
         """Add a bot, or take over the changed settings of one that is here.
 
-        A bot that is here keeps its position, its cool-downs, and what it has realised and
-        reserved: the table knows them better than a reader of the database. Returns what makes
-        no sense, for people; such a row takes no entries (`row_invalid`) and never raises.
+        A bot that is here keeps its position with its mode, its cool-downs, and what it has
+        realised and reserved: the table knows them better than a reader of the database. Returns
+        what makes no sense, for people; such a row takes no entries (`row_invalid`) and never
+        raises.
         """
         settings = look_at(bot, self.venue)
         row = self._index.get(bot.bot_id)
@@ -168,30 +191,26 @@ class BotTable(Columns):
         row = self._in_phase(bot_id, Phase.ENTERING)
         if row is None:
             return False
-        self._leave_position(row)
+        self._go_flat(row)
         self.sequence[row] -= 1
         return True
 
     def entry_denied(self, bot_id: int, *, market_time_ms: int) -> bool:
-        """A limit that the columns do not know denied the entry: as if it had not been decided,
-        but asked again only after the cool-down of a refused entry."""
+        """What the columns do not know denied the entry: as if it had not been decided, but
+        asked again only after the cool-down of a refused entry."""
         row = self._in_phase(bot_id, Phase.ENTERING)
         if row is None:
             return False
         self.sequence[row] -= 1
-        return self.entry_ended_unfilled(bot_id, market_time_ms=market_time_ms)
+        self._end_entry(row, market_time_ms)
+        return True
 
-    def entry_ended_unfilled(self, bot_id: int, *, market_time_ms: int) -> bool:
+    def entry_ended_unfilled(self, bot_id: int, *, sequence: int, market_time_ms: int) -> bool:
         """The entry ended without a fill: cool down for 1 min by default, doubling up to 1 h."""
         row = self._in_phase(bot_id, Phase.ENTERING)
-        if row is None:
+        if row is None or self.sequence[row] != sequence:
             return False
-        self._leave_position(row)
-        self._end_sale(row)
-        first_ms = 1000 * float(self.thresholds[POSITION["retry_cooldown_secs"], row])
-        wait_ms = doubled(first_ms, int(self.failed_entries[row]), LONGEST_RETRY_COOLDOWN_MS)
-        self.not_before_ms[row] = market_time_ms + wait_ms
-        self._count(row, "failed_entries")
+        self._end_entry(row, market_time_ms)
         return True
 
     def entry_filled(self, bot_id: int, position: PositionSnapshot) -> bool:
@@ -200,7 +219,7 @@ class BotTable(Columns):
         Numbers that make no sense mark the row invalid, as in `put`.
         """
         row = self._in_phase(bot_id, Phase.ENTERING)
-        if row is None:
+        if row is None or self.sequence[row] != position.sequence:
             return False
         self._leave_position(row)
         self.failed_entries[row] = 0
@@ -223,33 +242,49 @@ class BotTable(Columns):
         self.phase[row] = Phase.OPEN
         return True
 
+    def exit_denied(self, bot_id: int, *, market_time_ms: int) -> bool:
+        """The exit could not be committed and hardly can be soon: as if it had not been decided,
+        but decided again only after the wait of an exit that sold nothing."""
+        row = self._in_phase(bot_id, Phase.EXITING)
+        if row is None:
+            return False
+        self.phase[row] = Phase.OPEN
+        self.not_before_ms[row] = market_time_ms + exit_backoff_ms(int(self.exit_attempts[row]))
+        return True
+
     def exit_ended_unfilled(
-        self, bot_id: int, *, version: int, held: Decimal, market_time_ms: int
+        self,
+        bot_id: int,
+        *,
+        sequence: int,
+        attempt: int,
+        version: int,
+        held: Decimal,
+        market_time_ms: int,
     ) -> bool:
         """The exit left `held` unsold: the position is open again, at its new version.
 
-        The next exit waits 5 s, doubling with each attempt up to 5 min.
+        The next exit waits 5 s, doubling with each attempt up to 5 min. `attempt` is the number
+        of the exit that ended: one that was committed counts, whether or not it was sent.
         """
         row = self._in_phase(bot_id, Phase.EXITING)
-        if row is None:
+        if row is None or (self.sequence[row], self.exit_attempts[row]) != (sequence, attempt):
             return False
-        wait_ms = doubled(
-            FIRST_EXIT_BACKOFF_MS, int(self.exit_attempts[row]), LONGEST_EXIT_BACKOFF_MS
-        )
         self.phase[row] = Phase.OPEN
         self.version[row] = version
         self.held[row] = held
-        self.not_before_ms[row] = market_time_ms + wait_ms
+        self.not_before_ms[row] = market_time_ms + exit_backoff_ms(attempt)
         self._count(row, "exit_attempts")
         return True
 
-    def exit_filled(self, bot_id: int, *, realised: float, market_time_ms: int) -> bool:
+    def exit_filled(
+        self, bot_id: int, *, sequence: int, realised: float, market_time_ms: int
+    ) -> bool:
         """The position is closed: its capital is free, its result realised, the bot cools down."""
         row = self._in_phase(bot_id, Phase.EXITING)
-        if row is None:
+        if row is None or self.sequence[row] != sequence:
             return False
-        self._leave_position(row)
-        self._end_sale(row)
+        self._go_flat(row)
         self.accounts.bots.free[self.bot_slot[row]] += realised
         cooldown_ms = 1000 * float(self.thresholds[POSITION["cooldown_secs"], row])
         self.not_before_ms[row] = market_time_ms + round(cooldown_ms)
@@ -275,6 +310,18 @@ class BotTable(Columns):
             if row is not None and self.sequence[row] == due.sequence:
                 self.peak_saved[row] = due.peak
 
+    def stuck(self) -> list[StuckPosition]:
+        """Positions that `STUCK_AFTER_ATTEMPTS` exits or more could not sell."""
+        used = slice(0, self.size)
+        stuck = self.exit_attempts[used] >= STUCK_AFTER_ATTEMPTS
+        stuck &= self.phase[used] >= Phase.OPEN
+        rows = np.flatnonzero(stuck)
+        columns = (self.bot_id[rows], self.sequence[rows], self.exit_attempts[rows])
+        return [
+            StuckPosition(bot_id=bot_id, sequence=sequence, exit_attempts=attempts)
+            for bot_id, sequence, attempts in zip(*(c.tolist() for c in columns), strict=True)
+        ]
+
     def _add(self, bot: BotRow, settings: Settings) -> tuple[str, ...]:
         history = look_back(bot)
         row = self.take_slot()
@@ -295,7 +342,10 @@ class BotTable(Columns):
         self.at_stake[row] = 0
         if history.position is not None:
             self._take_position(row, history.position)
-        self._set(row, bot, settings, invalid=invalid, unsettled=bot.unsettled)
+        # The one unsettled order of a row in flight is what its own life waits for.
+        in_flight = self.phase[row] in (Phase.ENTERING, Phase.EXITING)
+        unsettled = bot.unsettled and not in_flight
+        self._set(row, bot, settings, invalid=invalid, unsettled=unsettled)
         return history.complaints
 
     def _set(
@@ -303,7 +353,10 @@ class BotTable(Columns):
     ) -> None:
         self.thresholds[:, row] = settings.thresholds
         self.taker_fee[row] = settings.taker_fee
-        self.live[row] = settings.live
+        self.credential[row] = bot.key.id if bot.key else 0
+        if self.phase[row] == Phase.FLAT:
+            self.live[row] = settings.live
+        is_live = bool(self.live[row])
         flags = flags_of(
             settings.status,
             invalid=invalid,
@@ -312,6 +365,7 @@ class BotTable(Columns):
             all_off=bot.all_off,
             sell=bot.flatten or self._exit_wanted(row, bot.position),
         )
+        flags |= key_flags(bot.key, wants_live=settings.live, is_live=is_live)
         self.flags[row] = flags | _UNSETTLED if unsettled else flags
 
     def _exit_wanted(self, row: int, position: PositionSnapshot | None) -> bool:
@@ -329,11 +383,13 @@ class BotTable(Columns):
         if phase is Phase.FLAT:
             return
         self.version[row] = position.version
+        self.live[row] = position.mode is Mode.LIVE
         self.average_entry[row] = position.average_entry
         self.opened_ms[row] = position.opened_market_ms
         self.peak[row] = self.peak_saved[row] = position.peak
         self.regime[row] = REGIMES.index(position.regime or Regime.CHOPPY)
-        self.exit_attempts[row] = min(position.exit_attempts, _MOST_COUNTED["exit_attempts"])
+        ended = position.exit_attempts - (phase is Phase.EXITING)
+        self.exit_attempts[row] = min(max(ended, 0), _MOST_COUNTED["exit_attempts"])
         if position.held > 0:
             self.held[row] = position.held
         self._stake(row, phase, position.cost)
@@ -353,9 +409,19 @@ class BotTable(Columns):
         self.held.pop(row, None)
         self.phase[row] = Phase.FLAT
 
-    def _end_sale(self, row: int) -> None:
-        """What a person wanted sold is gone; what the row buys next is not meant."""
-        self.flags[row] = int(self.flags[row]) & ~int(Flag.SELL)
+    def _go_flat(self, row: int) -> None:
+        """The position is gone, and what was meant for it; the next one has the bot's own mode."""
+        self._leave_position(row)
+        flags = int(self.flags[row])
+        self.flags[row] = flags & ~_OF_THE_POSITION
+        self.live[row] = bool(flags & Flag.WANTS_LIVE)
+
+    def _end_entry(self, row: int, market_time_ms: int) -> None:
+        self._go_flat(row)
+        first_secs = float(self.thresholds[POSITION["retry_cooldown_secs"], row])
+        wait_ms = entry_cooldown_ms(first_secs, int(self.failed_entries[row]))
+        self.not_before_ms[row] = market_time_ms + wait_ms
+        self._count(row, "failed_entries")
 
     def _in_phase(self, bot_id: int, phase: Phase) -> int | None:
         row = self._index.get(bot_id)
@@ -371,12 +437,3 @@ class BotTable(Columns):
             larger[:, : self._capacity] = self.thresholds
         self.thresholds: Float32s = larger
         super()._grow(capacity)
-
-
-def doubled(first_ms: float, times: int, longest_ms: int) -> int:
-    """`first_ms` doubled so many times, at most `longest_ms`.
-
-    >>> doubled(60_000, 0, 3_600_000), doubled(60_000, 3, 3_600_000), doubled(60_000, 9, 3_600_000)
-    (60000, 480000, 3600000)
-    """
-    return round(min(first_ms * 2.0 ** min(times, 32), longest_ms))

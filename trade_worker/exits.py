@@ -28,7 +28,7 @@ EARLY_LOSSES: Final = (
 """To which age (included, market time) which limit holds."""
 LATE_LOSS: Final = "early_loss_later"
 
-_NEVER_SOLD: Final = Flag.EXITS_OFF | Flag.UNSETTLED | Flag.ALL_OFF
+_NEVER_SOLD: Final = Flag.EXITS_OFF | Flag.UNSETTLED | Flag.ALL_OFF | Flag.KEY_UNUSABLE
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from shared.errors import Refused
 from shared.limits import KillSwitches, KillSwitchLevel, UserStatus
 from shared.messages import Regime
 from shared.money import MarketRules
-from shared.orders import BotStatus, PositionTotals, totals_of
+from shared.orders import BotStatus, PositionStatus, PositionTotals, totals_of
 from shared.risk_profile import DEFAULTS, check
 from shared.store import bots as bot_store
 from shared.store import loading, markets
@@ -26,9 +26,10 @@ from shared.store.switches import read_kill_switches
 from shared.topology import PRICE_UPDATES, Binding
 from shared.venues import VENUES
 from trade_worker.accounts import Accounts
+from trade_worker.backoff import entry_cooldown_ms, exit_backoff_ms
 from trade_worker.bot_row import BotRow, PositionSnapshot
 from trade_worker.bot_table import BotTable
-from trade_worker.row_state import Phase
+from trade_worker.row_state import Key, Phase
 
 log = logging.getLogger(__name__)
 
@@ -250,6 +251,7 @@ def row_of(loaded: LoadedBot, switches: KillSwitches) -> BotRow:
     paused = loaded.status == BotStatus.ACTIVE and not (
         loaded.pair_active and loaded.user_status == UserStatus.ACTIVE
     )
+    position, pair = loaded.position, loaded.pair
     fee = VENUES[loaded.venue].taker_fee if loaded.taker_fee is None else loaded.taker_fee
     return BotRow(
         bot_id=loaded.bot_id,
@@ -262,38 +264,65 @@ def row_of(loaded: LoadedBot, switches: KillSwitches) -> BotRow:
         realised=float(loaded.realised),
         profile=loaded.risk_profile,
         last_sequence=loaded.last_sequence,
-        position=None if loaded.position is None else _snapshot(loaded.position, loaded.pair),
+        position=None if position is None else _snapshot(position, pair, taker_fee=float(fee)),
         unsettled=loaded.unsettled is not None,
         cooldown_until_ms=_cooldown_until_ms(loaded),
+        failed_entries=loaded.failed_entries,
         breaker_open=loaded.breaker_open,
         entries_off=bool(levels),
         all_off=KillSwitchLevel.ALL in levels,
         flatten=KillSwitchLevel.FLATTEN in levels,
+        key=_key(loaded),
         max_open_positions=loaded.max_open_positions,
     )
 
 
+def _key(loaded: LoadedBot) -> Key | None:
+    if loaded.credential_id is None:
+        return None
+    in_trouble = loaded.credential_trouble is not None
+    return Key(loaded.credential_id, live=loaded.credential_live, in_trouble=in_trouble)
+
+
 def _cooldown_until_ms(loaded: LoadedBot) -> int:
-    """The cool-down follows from when the pair's last position was sold: it needs no storage."""
-    if loaded.last_exited_at is None:
-        return 0
-    secs = DEFAULTS["cooldown_secs"]
+    """When the row may decide again: it follows from its last order and needs no storage."""
+    position = loaded.position
+    if position is not None:
+        if position.status is not PositionStatus.OPEN or position.last_exit_at is None:
+            return 0
+        return ms_of(position.last_exit_at) + exit_backoff_ms(position.exit_attempts - 1)
+    if loaded.last_failed_at is not None:
+        first_secs = _secs(loaded, "retry_cooldown_secs")
+        wait_ms = entry_cooldown_ms(first_secs, loaded.failed_entries - 1)
+        return ms_of(loaded.last_failed_at) + wait_ms
+    if loaded.last_exited_at is not None:
+        return ms_of(loaded.last_exited_at) + round(1000 * _secs(loaded, "cooldown_secs"))
+    return 0
+
+
+def _secs(loaded: LoadedBot, name: str) -> float:
+    secs = DEFAULTS[name]
     with contextlib.suppress(Refused):  # the table complains about the profile
-        secs = check("cooldown_secs", loaded.risk_profile.get("cooldown_secs", secs))
-    return ms_of(loaded.last_exited_at) + round(1000 * secs)
+        secs = check(name, loaded.risk_profile.get(name, secs))
+    return secs
 
 
-def _snapshot(position: LoadedPosition, pair: str) -> PositionSnapshot:
+def _snapshot(position: LoadedPosition, pair: str, *, taker_fee: float) -> PositionSnapshot:
     totals = position.totals
     if not all(getattr(totals, name).is_finite() for name in PositionTotals.__slots__):
         totals = totals_of((), pair=pair)  # without an average: the table calls it unsellable
     bought = totals.entry_quantity
+    cost = float(totals.entry_cost + totals.fees)
+    if position.status is PositionStatus.OPENING:
+        # Its order may yet be filled to the last.
+        cost = max(cost, float(position.ordered_cost) * (1 + taker_fee))
     return PositionSnapshot(
         sequence=position.sequence,
         version=position.version,
         status=position.status,
+        mode=position.mode,
         average_entry=float(totals.entry_cost / bought) if bought else float("nan"),
-        cost=float(totals.entry_cost + totals.fees),
+        cost=cost,
         held=totals.held,
         opened_market_ms=0 if position.entered_at is None else ms_of(position.entered_at),
         peak=position.peak_profit or 0.0,

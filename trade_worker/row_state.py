@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from enum import IntEnum, IntFlag
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from shared.orders import BotStatus, PositionStatus
 
@@ -31,6 +31,16 @@ class Flag(IntFlag):
     BREAKER = 32
     ENTRIES_OFF = 64
     ALL_OFF = 128
+    WANTS_LIVE = 256
+    """The bot's own mode: that of its next position, whatever it holds now."""
+    KEY_NOT_READY = 512
+    """The bot wants real orders, but its owner's key may not buy."""
+    KEY_UNUSABLE = 1024
+    """What the row has is real, and there is no key to sell it with."""
+
+
+OF_THE_POSITION: Final = Flag.SELL | Flag.KEY_UNUSABLE
+"""What holds for a position and ends with it."""
 
 
 _OF_STATUS: Final[Mapping[BotStatus, Flag]] = {
@@ -48,6 +58,33 @@ PHASE_OF: Final[Mapping[PositionStatus, Phase]] = {
 }
 
 
+class Key(NamedTuple):
+    """The owner's key at the venue, as far as rows go by it.
+
+    `live` is the owner's word that real orders may be placed with it; `in_trouble`: it cannot
+    be used until somebody has mended it.
+    """
+
+    id: int
+    live: bool
+    in_trouble: bool
+
+
+def key_flags(key: Key | None, *, wants_live: bool, is_live: bool) -> int:
+    """What the owner's key (None: there is none) means for a row; paper needs none.
+
+    `wants_live` is the bot's own mode, `is_live` that of what the row has. A key that is no
+    longer live still sells: whoever took that word back wants no more bought.
+    """
+    unusable = key is None or key.in_trouble
+    flags = Flag.WANTS_LIVE if wants_live else Flag(0)
+    if wants_live and (key is None or unusable or not key.live):
+        flags |= Flag.KEY_NOT_READY
+    if is_live and unusable:
+        flags |= Flag.KEY_UNUSABLE
+    return int(flags)
+
+
 @lru_cache
 def flags_of(
     status: BotStatus,
@@ -58,7 +95,7 @@ def flags_of(
     all_off: bool,
     sell: bool = False,
 ) -> int:
-    """What a bot's settings say, apart from its orders: `UNSETTLED` is never among them.
+    """What a bot's settings say, apart from its orders and its owner's key.
 
     `sell` sells also what a bot that was made inactive was to keep.
     """

@@ -7,9 +7,10 @@ from decimal import Decimal
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Executable, Row, and_, exists, func, or_, select, text
+from sqlalchemy import ColumnElement, Executable, Row, and_, case, exists, func, or_, select, text
 
 from shared.limits import BreakerScope, UserStatus
+from shared.money import exact
 from shared.orders import UNCLOSED, BotStatus, Leg, Mode, PositionStatus, PositionTotals
 from shared.store.bulk import Rows, dialect_of
 from shared.store.database_url import Dialect
@@ -35,8 +36,11 @@ _PAGE: Final = 500
 class LoadedPosition:
     """An unclosed position. `regime` and `entered_at` (market time) are those at entry.
 
-    `peak_profit` is the highest since entry, a fraction, None if never saved. `exit_attempts`
-    counts its exit orders so far. `exit_wanted` is why a person wants it sold, None: nobody does.
+    `peak_profit` is the highest since entry, a fraction, None if never saved. `exit_attempts` is
+    one more than the number of its last exit order, settled or not, and `last_exit_at` (market
+    time) when that was decided; 0 and None without one. `ordered_cost` is what the order on its
+    way may cost without fees while the position is opening, else 0. `exit_wanted` is why a person
+    wants it sold, None: nobody does.
     """
 
     sequence: int
@@ -49,6 +53,8 @@ class LoadedPosition:
     entered_at: datetime | None
     exit_wanted: str | None
     exit_attempts: int
+    last_exit_at: datetime | None
+    ordered_cost: Decimal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +65,10 @@ class LoadedBot:
     it. `taker_fee` None is the venue's default; `credential_id` None is no key. `last_sequence`
     is that of the pair's last position, 0 without one. `unsettled` is the client order id of
     the order that blocks the pair. `last_exited_at` (market time) is when the pair's last position
-    was sold, None while one is unclosed. `status` and `mode` are as stored; a stored profile
-    that is no JSON object stands as a field `risk_profile`, which no check takes.
+    was sold, None while one is unclosed. `failed_entries` are the entries in a row, up to the
+    last, that bought nothing (16 stands for more), `last_failed_at` (market time) is when the last
+    of them was decided. `status` and `mode` are as stored; a stored profile that is no JSON object
+    stands as a field `risk_profile`, which no check takes.
     """
 
     bot_id: int
@@ -88,6 +96,8 @@ class LoadedBot:
     unsettled: str | None
     last_sequence: int
     last_exited_at: datetime | None
+    failed_entries: int
+    last_failed_at: datetime | None
     position: LoadedPosition | None
 
     @property
@@ -134,6 +144,10 @@ async def load(tx: Transaction, bot_ids: Iterable[int]) -> list[LoadedBot]:
     return [_loaded_bot(row) for row in await tx.execute(_load(dialect_of(tx)), asked)]
 
 
+MOST_FAILURES_COUNTED: Final = 16
+"""Entries without a fill in a row: the cool-down has long stopped doubling."""
+
+_NOTHING: Final = Decimal(0)
 _IDS = Rows("ids", id=Id)
 _POSITION = tuple(
     positions.c[name]
@@ -167,7 +181,11 @@ def _load(dialect: Dialect) -> Executable:
             *_bot_columns(),
             positions.c.sequence.label("last_sequence"),
             *(column.label(f"position_{column.name}") for column in _POSITION),
-            _exit_attempts().label("position_exit_attempts"),
+            _last_exit(func.max(_EXITS.c.attempt)).label("last_exit_attempt"),
+            _last_exit(func.max(_EXITS.c.market_time)).label("last_exit_at"),
+            _last_filled_entry().label("last_filled_entry"),
+            orders.c.quantity.label("ordered_quantity"),
+            func.coalesce(orders.c.limit_price, orders.c.decided_price).label("ordered_price"),
         )
         .join_from(ids, bots, bots.c.id == ids.c.id)
         .join(users, users.c.id == bots.c.user_id)
@@ -238,20 +256,41 @@ def _last_position() -> ColumnElement[bool]:
     )
 
 
-def _exit_attempts() -> ColumnElement[int]:
-    tried = orders.alias("tried")
-    return (
-        select(func.count())
+_EXITS: Final = orders.alias("exits")
+
+
+def _last_exit(value: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A value of the unclosed position's exits. Not their count: an attempt is part of the client
+    order id, and whatever happened to the numbers before, the next one must be new."""
+    found = (
+        select(value)
         .where(
-            text(f"positions.{UNCLOSED_POSITION}"),
-            tried.c.bot_id == positions.c.bot_id,
-            tried.c.pair == positions.c.pair,
-            tried.c.position_sequence == positions.c.sequence,
-            tried.c.leg == Leg.EXIT,
+            _EXITS.c.bot_id == positions.c.bot_id,
+            _EXITS.c.pair == positions.c.pair,
+            _EXITS.c.position_sequence == positions.c.sequence,
+            _EXITS.c.leg == Leg.EXIT,
         )
         .correlate(positions)
         .scalar_subquery()
     )
+    return case((text(f"positions.{UNCLOSED_POSITION}"), found))
+
+
+def _last_filled_entry() -> ColumnElement[int]:
+    """Where the last position came to nothing: the sequence of the newest that did not."""
+    bought = positions.alias("bought")
+    found = (
+        select(func.max(bought.c.sequence))
+        .where(
+            bought.c.bot_id == positions.c.bot_id,
+            bought.c.pair == positions.c.pair,
+            bought.c.sequence >= positions.c.sequence - MOST_FAILURES_COUNTED,
+            bought.c.entry_quantity != _NOTHING,
+        )
+        .correlate(positions)
+        .scalar_subquery()
+    )
+    return case((positions.c.entry_quantity == _NOTHING, found))
 
 
 def _breaker_open() -> ColumnElement[bool]:
@@ -272,22 +311,37 @@ def _loaded_bot(row: Row[Any]) -> LoadedBot:
     if not isinstance(fields["risk_profile"], dict):
         fields["risk_profile"] = {"risk_profile": fields["risk_profile"]}
     unclosed = row.position_status in UNCLOSED
+    failed = row.position_status == PositionStatus.CLOSED and not row.position_entry_quantity
+    since = row.last_filled_entry or max(0, (row.last_sequence or 0) - MOST_FAILURES_COUNTED)
     return LoadedBot(
         **fields,
         last_sequence=row.last_sequence or 0,
-        last_exited_at=None if unclosed else row.position_exited_at,
+        last_exited_at=None if unclosed or failed else row.position_exited_at,
+        failed_entries=row.last_sequence - since if failed else 0,
+        last_failed_at=row.position_entered_at if failed else None,
         position=_position(row) if unclosed else None,
     )
 
 
 _BOT_FIELDS: Final = tuple(column.name for column in _bot_columns())
-_POSITION_FIELDS: Final = (*(column.name for column in _POSITION), "exit_attempts")
+_POSITION_FIELDS: Final = tuple(column.name for column in _POSITION)
 
 
 def _position(row: Row[Any]) -> LoadedPosition:
-    fields = dict(zip(_POSITION_FIELDS, row[len(_BOT_FIELDS) + 1 :], strict=True))
+    fields = dict(zip(_POSITION_FIELDS, row[len(_BOT_FIELDS) + 1 :], strict=False))
     totals = PositionTotals(**{name: fields.pop(name) for name in PositionTotals.__slots__})
     del fields["exited_at"]
     fields["status"] = PositionStatus(fields["status"])
     fields["mode"] = Mode(fields["mode"])
-    return LoadedPosition(sequence=row.last_sequence, totals=totals, **fields)
+    last = row.last_exit_attempt
+    opening = fields["status"] is PositionStatus.OPENING and row.ordered_quantity is not None
+    with exact():
+        ordered = row.ordered_quantity * row.ordered_price if opening else _NOTHING
+    return LoadedPosition(
+        sequence=row.last_sequence,
+        totals=totals,
+        exit_attempts=0 if last is None else last + 1,
+        last_exit_at=row.last_exit_at,
+        ordered_cost=ordered,
+        **fields,
+    )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shared.messages import Indicators, Regime, Tick
 from shared.money import MarketRules
-from shared.orders import PositionStatus
+from shared.orders import Mode, PositionStatus
 from shared.risk_profile import BY_NAME, DEFAULTS
 from tests.reference import Bot, Life
 from trade_worker.accounts import Accounts
@@ -83,6 +83,7 @@ def open_position(**changes: Any) -> PositionSnapshot:
         "sequence": 4,
         "version": 2,
         "status": PositionStatus.OPEN,
+        "mode": Mode.PAPER,
         "average_entry": 2000.0,
         "cost": 600.0,
         "held": Decimal("0.3"),

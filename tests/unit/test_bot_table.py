@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from shared.orders import PositionStatus
 from tests.unit.fleet import MARKET_MS, bot_row, new_table, open_position
 from trade_worker.accounts import Accounts
-from trade_worker.bot_table import PeakDue, doubled
+from trade_worker.backoff import doubled
+from trade_worker.bot_table import PeakDue
 from trade_worker.row_state import Phase
 
 IDS = st.integers(1, 12)

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from shared.orders import BotStatus, PositionStatus
+from shared.orders import BotStatus, Mode, PositionStatus
 from trade_worker.accounts import Accounts
 from trade_worker.bot_row import BotRow, PositionSnapshot
 from trade_worker.bot_table import BotTable
@@ -15,6 +15,7 @@ POSITION = PositionSnapshot(
     sequence=3,
     version=1,
     status=PositionStatus.OPEN,
+    mode=Mode.PAPER,
     average_entry=100.0,
     cost=100.0,
     held=Decimal(1),
@@ -69,7 +70,9 @@ def test_a_wish_also_sells_what_an_inactive_bot_keeps(table: BotTable) -> None:
 def test_a_wish_survives_an_exit_that_sold_nothing(table: BotTable) -> None:
     table.put(WANTED)
     table.exit_decided(0)
-    table.exit_ended_unfilled(7, version=2, held=Decimal(1), market_time_ms=2_000)
+    table.exit_ended_unfilled(
+        7, sequence=3, attempt=0, version=2, held=Decimal(1), market_time_ms=2_000
+    )
     assert table.phase[0] == Phase.OPEN
     assert is_to_be_sold(table)
 
@@ -77,7 +80,7 @@ def test_a_wish_survives_an_exit_that_sold_nothing(table: BotTable) -> None:
 def test_the_next_position_is_not_meant(table: BotTable) -> None:
     table.put(WANTED)
     table.exit_decided(0)
-    table.exit_filled(7, realised=1.0, market_time_ms=2_000)
+    table.exit_filled(7, sequence=3, realised=1.0, market_time_ms=2_000)
     assert not is_to_be_sold(table)
     table.entry_decided(0, reserve=100.0)
     assert not is_to_be_sold(table)
@@ -85,7 +88,7 @@ def test_the_next_position_is_not_meant(table: BotTable) -> None:
 
 def test_a_wish_read_before_the_position_was_sold_comes_too_late(table: BotTable) -> None:
     table.exit_decided(0)
-    table.exit_filled(7, realised=1.0, market_time_ms=2_000)
+    table.exit_filled(7, sequence=3, realised=1.0, market_time_ms=2_000)
     table.put(WANTED)
     assert not is_to_be_sold(table)
     table.entry_decided(0, reserve=100.0)
@@ -95,7 +98,7 @@ def test_a_wish_read_before_the_position_was_sold_comes_too_late(table: BotTable
 
 def test_an_entry_that_is_under_way_is_sold_once_it_has_filled(table: BotTable) -> None:
     table.exit_decided(0)
-    table.exit_filled(7, realised=1.0, market_time_ms=2_000)
+    table.exit_filled(7, sequence=3, realised=1.0, market_time_ms=2_000)
     table.entry_decided(0, reserve=100.0)
     opened = replace(POSITION, sequence=4)
     table.put(replace(BOT, position=replace(opened, exit_wanted=True)))
@@ -105,8 +108,8 @@ def test_an_entry_that_is_under_way_is_sold_once_it_has_filled(table: BotTable) 
 
 def test_an_entry_that_is_under_way_and_ends_unfilled_leaves_no_wish(table: BotTable) -> None:
     table.exit_decided(0)
-    table.exit_filled(7, realised=1.0, market_time_ms=2_000)
+    table.exit_filled(7, sequence=3, realised=1.0, market_time_ms=2_000)
     table.entry_decided(0, reserve=100.0)
     table.put(replace(BOT, position=replace(POSITION, sequence=4, exit_wanted=True)))
-    table.entry_ended_unfilled(7, market_time_ms=2_000)
+    table.entry_ended_unfilled(7, sequence=4, market_time_ms=2_000)
     assert not is_to_be_sold(table)

@@ -67,6 +67,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     CooledDown(Reason.COOLING_DOWN),
     NoFlag(Reason.BREAKER_OPEN, Flag.BREAKER),
     NoFlag(Reason.KILL_SWITCH_ON, Flag.ENTRIES_OFF | Flag.ALL_OFF),
+    NoFlag(Reason.CREDENTIAL_NOT_READY, Flag.KEY_NOT_READY),
     ClocksAgree(Reason.CLOCK_SKEW),
     Limit(Reason.TICK_STALE, "age_secs", Comparison.ABOVE, "max_tick_age_secs"),
     Known(Reason.ADX_MISSING, "adx"),
