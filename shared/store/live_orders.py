@@ -1,18 +1,44 @@
-"""Live orders as they are stored."""
+"""Live orders as they are stored: what must still be asked for, what is still watched."""
 
+from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, func, select
+from sqlalchemy import Float, Row, Select, and_, bindparam, func, select, text
 
 from shared.clock import ms_of
-from shared.orders import Leg, LiveOrder, OrderStatus
-from shared.store.tables import orders, positions
+from shared.orders import Leg, LiveOrder, Mode, OrderStatus
+from shared.store.engine import Transaction
+from shared.store.tables import UNSETTLED_ORDER, orders, positions
+from shared.store.types import seconds_from_now
 
 _OWN = (
     *("client_order_id", "bot_id", "user_id", "shard", "credential_id", "venue", "pair"),
     *("position_sequence", "leg", "attempt", "quantity", "limit_price", "decided_price"),
     *("status", "venue_order_id", "mode", "market_time", "committed_at", "settled_at"),
 )
+
+
+async def unsettled(tx: Transaction, shards: Collection[int]) -> list[LiveOrder]:
+    """The live orders of these shards that block their pair, oldest first."""
+    query = select_orders().where(
+        text(f"orders.{UNSETTLED_ORDER}"),
+        orders.c.mode == Mode.LIVE,
+        orders.c.shard.in_(shards),
+    )
+    return [live_order(row) for row in await tx.execute(query.order_by(orders.c.id))]
+
+
+async def watched(tx: Transaction, shards: Collection[int], *, for_secs: float) -> list[LiveOrder]:
+    """The live orders of these shards that were found not to exist within the last `for_secs`,
+    oldest first: they may show up late."""
+    query = select_orders().where(
+        text(f"orders.status = '{OrderStatus.NOT_PLACED}'"),
+        orders.c.mode == Mode.LIVE,
+        orders.c.shard.in_(shards),
+        orders.c.settled_at > seconds_from_now(bindparam("ago_secs", type_=Float(53))),
+    )
+    rows = await tx.execute(query.order_by(orders.c.id), {"ago_secs": -for_secs})
+    return [live_order(row) for row in rows]
 
 
 def select_orders() -> Select[Any]:

@@ -1,17 +1,10 @@
 """What became of orders at their venues, and what that makes of their positions."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from decimal import Decimal
 
-from sqlalchemy import Float, bindparam, text
-
-from shared.orders import Fill, LiveOrder, Mode, OrderStatus
-from shared.store.engine import Transaction
-from shared.store.live_orders import live_order, select_orders
-from shared.store.tables import UNSETTLED_ORDER, orders
+from shared.orders import Fill, OrderStatus
 from shared.store.trading import PositionState
-from shared.store.types import seconds_from_now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,26 +39,3 @@ class Settled:
     position: PositionState
     adopted: bool = False
     changed: bool = True
-
-
-async def unsettled(tx: Transaction, shards: Collection[int]) -> list[LiveOrder]:
-    """The live orders of these shards that block their pair, oldest first."""
-    query = select_orders().where(
-        text(f"orders.{UNSETTLED_ORDER}"),
-        orders.c.mode == Mode.LIVE,
-        orders.c.shard.in_(shards),
-    )
-    return [live_order(row) for row in await tx.execute(query.order_by(orders.c.id))]
-
-
-async def watched(tx: Transaction, shards: Collection[int], *, for_secs: float) -> list[LiveOrder]:
-    """The live orders of these shards that were found not to exist within the last `for_secs`,
-    oldest first: they may show up late."""
-    query = select_orders().where(
-        text(f"orders.status = '{OrderStatus.NOT_PLACED}'"),
-        orders.c.mode == Mode.LIVE,
-        orders.c.shard.in_(shards),
-        orders.c.settled_at > seconds_from_now(bindparam("ago_secs", type_=Float(53))),
-    )
-    rows = await tx.execute(query.order_by(orders.c.id), {"ago_secs": -for_secs})
-    return [live_order(row) for row in rows]
