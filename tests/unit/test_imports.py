@@ -26,6 +26,7 @@ PURE_FILES: Final = (
     "shared/orders.py",
     "shared/reasons.py",
     "shared/recovery.py",
+    "shared/request_limits.py",
     "shared/risk_profile.py",
     "shared/sharding.py",
     "shared/signals.py",
@@ -34,6 +35,8 @@ PURE_FILES: Final = (
     "trade_worker/decide.py",
     "trade_worker/exits.py",
     "trade_worker/holdings.py",
+    "trade_worker/request_budget.py",
+    "trade_worker/request_budgets.py",
     "trade_worker/sizing.py",
 )
 PURE_FOLDERS: Final = ("trade_worker/risk",)

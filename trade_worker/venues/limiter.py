@@ -7,9 +7,10 @@ from typing import Any, Final
 
 from shared.clock import monotonic_secs
 from shared.errors import VenueUnavailable
-from shared.request_limits import REQUEST_LIMITS
+from shared.request_limits import REQUEST_LIMITS, Request, Scope
 from shared.venues import Venue
-from trade_worker.venues.budgets import Budgets, Priority, Waiter, amount_of, no_room
+from trade_worker.request_budget import Priority, Waiter
+from trade_worker.request_budgets import LOOK_AGAIN_SECS, Budgets, amount_of
 
 __all__ = ["Limiter", "Priority"]
 
@@ -24,7 +25,7 @@ class Limiter:
 
     `sharers` is how many live workers send from this worker's address; each takes its part.
     `key` is any text that stands for the same key each time, never the secret: the credential's
-    number. It is told to nobody.
+    number; "" for requests that need none. It is told to nobody.
     """
 
     def __init__(
@@ -58,26 +59,26 @@ class Limiter:
     def heard(
         self, key: str, *, status: int, headers: Mapping[str, str], throttled: bool = False
     ) -> None:
-        """Learn from a reply: what is used by all, and how long to ask nothing.
+        """Learn from every reply: what is used by all, and how long to ask nothing.
 
-        HTTP 429 and 418 silence this worker's address for `Retry-After`; `throttled` (the
-        venue's own code says so) this key, unless it came with one of these.
+        HTTP 429 and 418 silence this worker's address for `Retry-After`, or only this key where
+        the headers prove that it was the key's limit that was reached. `throttled`, which is the
+        venue's own code saying so, silences this key.
         """
         now_secs = self._now_secs()
         told = {name.lower(): value for name, value in headers.items()}
-        self._budgets.note_used(key, told, now_secs)
-        if status in (_TOO_MANY, _BANNED):
-            pause_secs = amount_of(told.get("retry-after"))
+        spent = self._budgets.note_used(key, told, now_secs)
+        pause_secs = amount_of(told.get("retry-after"))
+        if status == _BANNED:
             if pause_secs is None:
-                limits = self._limits
-                pause_secs = limits.ban_secs if status == _BANNED else limits.pause_secs
-            self._budgets.pause(None, pause_secs, now_secs)
+                pause_secs = self._limits.ban_secs
+            self._budgets.pause("", pause_secs, now_secs)
+        elif status == _TOO_MANY:
+            self._budgets.pause(key if spent == {Scope.KEY} else "", pause_secs, now_secs)
         elif throttled:
-            pause_secs = amount_of(told.get("retry-after"))
-            self._budgets.drain(key, now_secs)
-            self._budgets.pause(
-                key, self._limits.pause_secs if pause_secs is None else pause_secs, now_secs
-            )
+            self._budgets.pause(key, pause_secs, now_secs)
+        else:
+            self._budgets.passed(key, now_secs)
 
     def report(self) -> dict[str, Any]:
         """What `status` may show, as JSON."""
@@ -87,7 +88,7 @@ class Limiter:
         now_secs = self._now_secs()
         try:
             waiter = self._budgets.enter(
-                key, priority, request, now_secs=now_secs, until_secs=until_secs
+                key, priority, Request(request), now_secs=now_secs, until_secs=until_secs
             )
         except VenueUnavailable as exc:
             raise VenueUnavailable(
@@ -96,29 +97,36 @@ class Limiter:
         if waiter.granted:
             return
         turn = self._waiting[waiter] = asyncio.get_running_loop().create_future()
-        self._set_alarm()
+        if waiter.held_up_by is not None:
+            self._wake_at(waiter.held_up_by.look_at_secs, now_secs)
         try:
             async with asyncio.timeout(until_secs - now_secs):
                 await turn
         except TimeoutError:
-            raise VenueUnavailable(f"{self._venue.name}: {no_room(None)}") from None
+            raise VenueUnavailable(
+                f"{self._venue.name}: the request limit left no room in time"
+            ) from None
         finally:
             self._budgets.leave(waiter)
-            self._waiting.pop(waiter, None)
+            del self._waiting[waiter]
 
-    def _set_alarm(self) -> None:
+    def _wake_at(self, at_secs: float, now_secs: float) -> None:
+        """Look who may go then, if that is not to be done earlier."""
+        loop = asyncio.get_running_loop()
+        nap_secs = min(max(at_secs - now_secs, _SHORTEST_NAP_SECS), LOOK_AGAIN_SECS)
         if self._alarm is not None:
+            if self._alarm.when() <= loop.time() + nap_secs:
+                return
             self._alarm.cancel()
-            self._alarm = None
-        now_secs = self._now_secs()
-        at_secs = self._budgets.next_at(now_secs)
-        if at_secs is not None:
-            nap_secs = max(at_secs - now_secs, _SHORTEST_NAP_SECS)
-            self._alarm = asyncio.get_running_loop().call_later(nap_secs, self._release)
+        self._alarm = loop.call_later(nap_secs, self._release)
 
     def _release(self) -> None:
-        for waiter in self._budgets.release(self._now_secs()):
+        self._alarm = None
+        now_secs = self._now_secs()
+        for waiter in self._budgets.release(now_secs):
             turn = self._waiting.get(waiter)
             if turn is not None and not turn.done():
                 turn.set_result(None)
-        self._set_alarm()
+        at_secs = self._budgets.next_at(now_secs)
+        if at_secs is not None:
+            self._wake_at(at_secs, now_secs)
