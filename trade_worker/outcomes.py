@@ -54,6 +54,7 @@ def _tell_exit(table: BotTable, order: Intent | LiveOrder, state: PositionState)
         table.exit_ended_unfilled(
             order.bot_id,
             sequence=order.position_sequence,
+            attempt=order.attempt,
             version=state.version,
             held=totals.held,
             market_time_ms=order.market_time_ms,
