@@ -12,12 +12,13 @@ from typing import Any, Final
 import numpy as np
 
 from shared.messages import Regime, Tick
-from shared.money import MarketRules, decimal_of
+from shared.money import MarketRules, decimal_of, floor_to
 from shared.orders import Leg, Mode
 from shared.reasons import Reason
 from trade_worker.bot_table import BotTable
 from trade_worker.columns import Float64s, Int64s, Slots, run_of
 from trade_worker.exits import reached
+from trade_worker.limit_price import limit_price
 from trade_worker.order_facts import entry_facts, exit_facts, market_facts
 from trade_worker.risk.market_facts import facts_of
 from trade_worker.risk.pipeline import CODE_OF, VERDICTS, judge
@@ -38,25 +39,32 @@ CHUNK: Final = 32_768
 """Rows judged at a time: few enough that masks stay in the processor's cache."""
 
 _MAX_SLIPPAGE: Final = POSITION["max_slippage"]
+_LIMIT_EXITS: Final = 2
+"""So many exits of a position have a limit; what they could not sell goes at market."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """An order that a row wants, and all that its intent needs to know of the row.
 
-    `quantity` is in the base currency: what to buy, or all that is held. `decided_price` is the
-    ask or bid on the venue's price tick. `position_version` and `attempt` are 0 for an entry;
-    `regime` is that of the entry. `taker_fee` and `max_slippage` are fractions.
+    `quantity` is in the base currency: what to buy, or all that is held (live: in whole lots).
+    `decided_price` is the ask or bid on the venue's price tick, `limit_price` the worst that a
+    live order takes, None on paper and where it goes `at_market`: an emergency stop, and every
+    exit after two. `credential_id` is 0 on paper. `position_version` and `attempt` are 0 for an
+    entry; `regime` is that of the entry. `taker_fee` and `max_slippage` are fractions.
     """
 
     bot_id: int
     user_id: int
     shard: int
     mode: Mode
+    credential_id: int
     leg: Leg
     reason: Reason
     quantity: Decimal
     decided_price: Decimal
+    at_market: bool
+    limit_price: Decimal | None
     taker_fee: Decimal
     max_slippage: Decimal
     position_sequence: int
@@ -100,8 +108,8 @@ def decide(table: BotTable, tick: Tick, *, now_ms: int, rules: MarketRules | Non
             if market.regime is not None and alive.any():
                 passed = np.flatnonzero(alive) + start
                 worth += _worth_sizing(table, passed, terms, market.regime, funnel)
-        trade = _Trade(table, market_facts(tick) if due or worth else {})
-        exits = _sell(trade, due, tick, rules)
+        trade = _Trade(table, market_facts(tick) if due or worth else {}, rules)
+        exits = _sell(trade, due, tick)
         entries = _buy(trade, worth, terms, market.regime, funnel)
     return Decisions(exits=tuple(exits), entries=tuple(entries), verdicts=funnel.verdicts())
 
@@ -134,50 +142,68 @@ class _Trade:
 
     table: BotTable
     market: Mapping[str, Any]
+    rules: MarketRules | None
 
     def decision(
         self, row: int, leg: Leg, reason: Reason, quantity: Decimal, price: Decimal, regime: Regime
     ) -> Decision:
         table, users = self.table, self.table.accounts.users
         user = table.user_slot[row]
-        entry = leg is Leg.ENTRY
-        slippage = float(table.thresholds[_MAX_SLIPPAGE, row])
+        entry, live = leg is Leg.ENTRY, bool(table.live[row])
+        attempt = 0 if entry else int(table.exit_attempts[row])
+        at_market = reason is Reason.EMERGENCY_STOP or attempt >= _LIMIT_EXITS
+        slippage = exact_of(readable(float(table.thresholds[_MAX_SLIPPAGE, row])))
+        limit = None
+        if live and not at_market:
+            limit = limit_price(price, leg.side, max_slippage=slippage, rules=self.rules)
         return Decision(
             bot_id=int(table.bot_id[row]),
             user_id=int(users.user_id[user]),
             shard=int(users.shard[user]),
-            mode=Mode.LIVE if table.live[row] else Mode.PAPER,
+            mode=Mode.LIVE if live else Mode.PAPER,
+            credential_id=int(table.credential[row]) if live else 0,
             leg=leg,
             reason=reason,
             quantity=quantity,
             decided_price=price,
+            at_market=at_market,
+            limit_price=limit,
             taker_fee=exact_of(float(table.taker_fee[row])),
-            max_slippage=exact_of(readable(slippage)),
+            max_slippage=slippage,
             position_sequence=int(table.sequence[row]),
             position_version=0 if entry else int(table.version[row]),
-            attempt=0 if entry else int(table.exit_attempts[row]),
+            attempt=attempt,
             regime=regime,
             facts=(entry_facts if entry else exit_facts)(self.market, table, row),
         )
 
 
-def _sell(
-    trade: _Trade, due: list[tuple[Reason, Slots]], tick: Tick, rules: MarketRules | None
-) -> list[Decision]:
+def _sell(trade: _Trade, due: list[tuple[Reason, Slots]], tick: Tick) -> list[Decision]:
     if not due:
         return []
     table = trade.table
-    price = price_on_tick(tick.bid, rules)
+    price = price_on_tick(tick.bid, trade.rules)
     decided = []
     for reason, rows in due:
         for row in rows.tolist():
-            held = table.held.get(row)
-            if held is None:
+            quantity = _to_sell(table, row, trade.rules)
+            if not quantity:
                 continue
             regime = REGIMES[int(table.regime[row])]
-            decided.append(trade.decision(row, Leg.EXIT, reason, held, price, regime))
+            decided.append(trade.decision(row, Leg.EXIT, reason, quantity, price, regime))
             table.exit_decided(row)
     return sorted(decided, key=_bot_id)
+
+
+def _to_sell(table: BotTable, row: int, rules: MarketRules | None) -> Decimal | None:
+    """What a venue would take of what is held: a fee in the coin leaves less than whole lots.
+
+    Nothing of dust: it is the store's to close. Paper sells everything, whatever the lots are now.
+    """
+    held = table.held.get(row)
+    if held is None or not table.live[row] or rules is None or not rules.lot_step > 0:
+        return held
+    return floor_to(held, rules.lot_step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +256,7 @@ def _candidates(table: BotTable, rows: Slots, free: Float64s, regime: Regime) ->
         table.threshold(stake_multiplier(regime), rows),
         table.taker_fee[rows],
         table.threshold("max_slippage", rows),
+        table.live[rows],
     )
     return [
         _Candidate(
@@ -240,9 +267,10 @@ def _candidates(table: BotTable, rows: Slots, free: Float64s, regime: Regime) ->
                 share=exact_of(readable(fraction)) * exact_of(readable(multiplier)),
                 taker_fee=exact_of(fee),
                 max_slippage=exact_of(readable(slippage)),
+                live=bool(live),
             ),
         )
-        for bot_id, row, spendable, fraction, multiplier, fee, slippage in zip(
+        for bot_id, row, spendable, fraction, multiplier, fee, slippage, live in zip(
             *(column.tolist() for column in columns), strict=True
         )
     ]

@@ -16,6 +16,9 @@ ROUNDING_DOWN: Final = Context(prec=60, rounding=ROUND_FLOOR)
 _LEAST_SLIPPAGE: Final = decimal_of(EXPECTED_SLIPPAGE)
 _FLOAT_MARGIN: Final = 1 + 1e-6
 
+_VALUE_LEFT_TO_SELL: Final = Decimal("0.9")
+"""Of a position's value, after a loss beyond the emergency stop: the venue must still take that."""
+
 exact_of = lru_cache(maxsize=65_536)(decimal_of)
 """`decimal_of` for numbers that many rows share: fees and thresholds."""
 
@@ -38,13 +41,15 @@ class Stake:
     """What a row may put into an entry, all exact.
 
     `free` is its bot's free capital; `share` is stake fraction × regime multiplier.
-    `max_slippage` is how far above the decided price the venue may fill.
+    `max_slippage` is how far above the decided price the venue may fill. What a `live` entry buys
+    must be possible to sell.
     """
 
     free: Decimal
     share: Decimal
     taker_fee: Decimal
     max_slippage: Decimal
+    live: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +98,9 @@ def size(stake: Stake, terms: Terms) -> Size | None:
 
     The value at the decided price is at most free × share; the greatest cost, quantity ×
     price × (1 + slippage) × (1 + taker fee), is at most `free`. None where what is left is
-    below the lot step, the minimum quantity or the minimum notional. Works in the decimal
-    context `ROUNDING_DOWN`.
+    below the lot step, the minimum quantity or the minimum notional; live, where that could not be
+    sold after a loss of 10 % and a fee taken from the coin. Works in the decimal context
+    `ROUNDING_DOWN`.
 
     1,000 free, share 0.8 × 0.75, ask 43,200 and lot step 0.00001: 600 / 43,200 = 0.01388 BTC,
     which costs at most 0.01388 × 43,200 × 1.003 × 1.004 = 603.82.
@@ -108,4 +114,14 @@ def size(stake: Stake, terms: Terms) -> Size | None:
         return None
     if quantity * terms.price < rules.min_notional:
         return None
+    if stake.live and not _sellable(quantity, stake, terms):
+        return None
     return Size(quantity=quantity, greatest_cost=quantity * greatest_price)
+
+
+def _sellable(quantity: Decimal, stake: Stake, terms: Terms) -> bool:
+    rules = terms.rules
+    left = floor_to(quantity * (1 - stake.taker_fee), rules.lot_step)
+    if left <= 0 or left < rules.min_quantity:
+        return False
+    return left * terms.price * _VALUE_LEFT_TO_SELL >= rules.min_notional
