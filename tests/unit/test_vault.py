@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -33,6 +34,11 @@ LINE = "k1:" + base64.b64encode(bytes(range(32))).decode()
 NEXT = "k2:" + base64.b64encode(bytes(range(32, 64))).decode()
 VAULT = Vault(parse_master_keys(LINE, "test"))
 SEALED = VAULT.seal(API_KEY, PLACE)
+
+
+def _with(column: str, content: bytes) -> Sealed:
+    changed: Any = {column: content}
+    return dataclasses.replace(SEALED, **changed)
 
 
 @pytest.fixture
@@ -79,7 +85,7 @@ def test_a_flipped_bit_is_refused(column: str, data: st.DataObject) -> None:
     flipped = bytearray(stored)
     flipped[bit // 8] ^= 1 << bit % 8
     with pytest.raises(CredentialRefused, match="does not open") as refusal:
-        VAULT.open(dataclasses.replace(SEALED, **{column: bytes(flipped)}), PLACE)
+        VAULT.open(_with(column, bytes(flipped)), PLACE)
     assert "canary" not in str(refusal.value)
 
 
@@ -87,13 +93,13 @@ def test_a_flipped_bit_is_refused(column: str, data: st.DataObject) -> None:
 def test_a_column_of_another_row_is_refused(column: str) -> None:
     other = VAULT.seal(API_KEY, dataclasses.replace(PLACE, user_id=2, credential_id=8))
     with pytest.raises(CredentialRefused, match="does not open"):
-        VAULT.open(dataclasses.replace(SEALED, **{column: getattr(other, column)}), PLACE)
+        VAULT.open(_with(column, getattr(other, column)), PLACE)
 
 
 @pytest.mark.parametrize("column", ["ciphertext", "nonce", "wrapped_key", "wrap_nonce"])
 def test_a_cut_column_is_refused(column: str) -> None:
     with pytest.raises(CredentialRefused, match="does not open"):
-        VAULT.open(dataclasses.replace(SEALED, **{column: b""}), PLACE)
+        VAULT.open(_with(column, b""), PLACE)
 
 
 def test_sealing_twice_shares_no_byte_that_matters() -> None:
