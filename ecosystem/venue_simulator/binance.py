@@ -2,7 +2,7 @@
 (https://github.com/binance/binance-spot-api-docs, rest-api.md and errors.md). Pure."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from ecosystem.venue_simulator.listings import Listing
@@ -40,21 +40,25 @@ def symbol_of(pair: str) -> str:
     return base_of(pair) + quote_of(pair)
 
 
-def _refusal(code: int, message: str) -> VenueRefusal:
-    return VenueRefusal({"code": code, "msg": message}, status=400)
+def refusal(
+    code: int, message: str, *, status: int = 400, headers: Mapping[str, str] | None = None
+) -> VenueRefusal:
+    """Binance's error with its code."""
+    return VenueRefusal({"code": code, "msg": message}, status=status, headers=headers)
 
 
-def _named(symbols: Sequence[object], listings: Sequence[Listing]) -> list[Listing]:
+def named(symbols: Sequence[object], listings: Sequence[Listing]) -> list[Listing]:
+    """The listings of Binance's symbols. Raises `VenueRefusal` for one that is unknown."""
     known = {symbol_of(listing.pair): listing for listing in listings}
     try:
         return [known[str(symbol)] for symbol in symbols]
     except KeyError:
-        raise _refusal(-1121, "Invalid symbol.") from None
+        raise refusal(-1121, "Invalid symbol.") from None
 
 
 def _some_or_all(query: Query, listings: Sequence[Listing]) -> Sequence[Listing]:
     if "symbol" in query:
-        return _named([query["symbol"]], listings)
+        return named([query["symbol"]], listings)
     if "symbols" not in query:
         return listings
     try:
@@ -62,16 +66,16 @@ def _some_or_all(query: Query, listings: Sequence[Listing]) -> Sequence[Listing]
     except ValueError:
         symbols = None
     if not isinstance(symbols, list) or not symbols:
-        raise _refusal(-1100, "Illegal characters found in parameter 'symbols'.")
-    return _named(symbols, listings)
+        raise refusal(-1100, "Illegal characters found in parameter 'symbols'.")
+    return named(symbols, listings)
 
 
 def _one(query: Query, listings: Sequence[Listing]) -> Sequence[Listing]:
     if not query.get("symbol"):
-        raise _refusal(
+        raise refusal(
             -1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed."
         )
-    return _named([query["symbol"]], listings)
+    return named([query["symbol"]], listings)
 
 
 def _ping(_: Call) -> object:
@@ -244,11 +248,11 @@ def _klines(call: Call) -> object:
     (listing,) = call.listings
     interval = _INTERVALS.get(call.query.get("interval", ""))
     if interval is None:
-        raise _refusal(-1120, "Invalid interval.")
+        raise refusal(-1120, "Invalid interval.")
     limit = min(_whole(call.query, "limit", DEFAULT_CANDLES), MAX_CANDLES)
     step_ms = interval * 60_000
     if limit < 1:
-        raise _refusal(-1130, "Data sent for parameter 'limit' is not valid.")
+        raise refusal(-1130, "Data sent for parameter 'limit' is not valid.")
     end_ms = min(_whole(call.query, "endTime", EVER_MS), call.now_ms)
     if "startTime" in call.query:
         # From the start on, and no more than `limit`, however many there are until now.
@@ -286,7 +290,7 @@ def _whole(query: Query, name: str, default: int) -> int:
     try:
         return int(query.get(name, default))
     except ValueError:
-        raise _refusal(
+        raise refusal(
             -1100,
             f"Illegal characters found in parameter '{name}'; legal range is '^[0-9]{{1,20}}$'.",
         ) from None

@@ -59,7 +59,8 @@ def _wsname(pair: str) -> str:
     return f"{altname(base_of(pair))}/{altname(quote_of(pair))}"
 
 
-def _refusal(*errors: str) -> VenueRefusal:
+def refusal(*errors: str) -> VenueRefusal:
+    """Kraken's errors; they come with HTTP 200."""
     return VenueRefusal({"error": list(errors)}, status=200)
 
 
@@ -67,7 +68,11 @@ def _reply(result: object) -> dict[str, object]:
     return {"error": [], "result": result}
 
 
-def _named(names: str, listings: Sequence[Listing]) -> list[Listing]:
+def named(names: str, listings: Sequence[Listing]) -> list[Listing]:
+    """The listings of pairs in any of Kraken's spellings, separated by commas.
+
+    Raises `VenueRefusal` for one that is unknown.
+    """
     known = {
         name: listing
         for listing in listings
@@ -77,17 +82,17 @@ def _named(names: str, listings: Sequence[Listing]) -> list[Listing]:
         # Kraken answers for a market once, however often it is named.
         return list(dict.fromkeys(known[name.strip()] for name in names.split(",")))
     except KeyError:
-        raise _refusal("EQuery:Unknown asset pair") from None
+        raise refusal("EQuery:Unknown asset pair") from None
 
 
 def _some_or_all(query: Query, listings: Sequence[Listing]) -> Sequence[Listing]:
-    return _named(query["pair"], listings) if query.get("pair") else listings
+    return named(query["pair"], listings) if query.get("pair") else listings
 
 
 def _one(query: Query, listings: Sequence[Listing]) -> Sequence[Listing]:
     if not query.get("pair"):
-        raise _refusal("EGeneral:Invalid arguments")
-    return _named(query["pair"], listings)[:1]
+        raise refusal("EGeneral:Invalid arguments")
+    return named(query["pair"], listings)[:1]
 
 
 def _time(call: Call) -> object:
@@ -196,9 +201,9 @@ def _ohlc(call: Call) -> object:
         interval = int(call.query.get("interval") or 1)
         since = int(call.query.get("since") or 0)
     except ValueError:
-        raise _refusal("EGeneral:Invalid arguments") from None
+        raise refusal("EGeneral:Invalid arguments") from None
     if interval not in _INTERVALS:
-        raise _refusal("EGeneral:Invalid arguments")
+        raise refusal("EGeneral:Invalid arguments")
     oldest_ms = (call.now_ms // (interval * 60_000) - MAX_CANDLES + 1) * interval * 60_000
     candles = call.market.candles(
         listing,

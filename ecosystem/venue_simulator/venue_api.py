@@ -16,12 +16,16 @@ EVER_MS: Final = 2**53
 
 
 class VenueRefusal(Exception):
-    """The venue refuses a request: HTTP `status` and the JSON `body` that it answers with."""
+    """The venue refuses a request: HTTP `status`, `headers` and the JSON `body` that it answers
+    with."""
 
-    def __init__(self, body: object, *, status: int) -> None:
+    def __init__(
+        self, body: object, *, status: int, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(str(body))
         self.body = body
         self.status = status
+        self.headers = headers or {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
