@@ -7,7 +7,6 @@ Where a decision never became an intent, `entry_dropped` and `exit_dropped` undo
 unknown outcome leaves its row entering or exiting until it is settled.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -19,16 +18,7 @@ from shared.orders import STUCK_AFTER_ATTEMPTS, Mode
 from trade_worker.accounts import Accounts
 from trade_worker.backoff import entry_cooldown_ms, exit_backoff_ms
 from trade_worker.bot_row import BotRow, PositionSnapshot, Settings, look_at, look_back, usable
-from trade_worker.columns import (
-    Columns,
-    Float32s,
-    Float64s,
-    Int32s,
-    Int64s,
-    Select,
-    Uint8s,
-    Uint16s,
-)
+from trade_worker.columns import Int64s
 from trade_worker.id_index import IdIndex
 from trade_worker.row_state import (
     OF_THE_POSITION,
@@ -38,15 +28,16 @@ from trade_worker.row_state import (
     flags_of,
     key_flags,
 )
-from trade_worker.thresholds import NAMES, POSITION, REGIMES
+from trade_worker.table_columns import MOST_COUNTED, TableColumns
+from trade_worker.thresholds import POSITION, REGIMES
 
 NOT_JUDGED: Final = 255
 """The verdict of a row that has met no tick since it was loaded."""
 
 PEAK_WORTH_SAVING: Final = 0.001
 _UNSETTLED: Final = int(Flag.UNSETTLED)
+_IN_FLIGHT: Final = frozenset({Phase.ENTERING, Phase.EXITING})
 _OF_THE_POSITION: Final = int(OF_THE_POSITION)
-_MOST_COUNTED: Final[Mapping[str, int]] = {"failed_entries": 255, "exit_attempts": 65_535}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,51 +58,19 @@ class StuckPosition:
     exit_attempts: int
 
 
-class BotTable(Columns):
-    """The rows of one market, found by bot id. Times are milliseconds of market time.
-
-    `not_before_ms` is the end of a cool-down for a flat row and of the back-off between exits
-    for an open one. `at_stake` is what the row has reserved of its bot's capital (entering) or
-    has in its position (open, exiting). `sequence` is that of the last position.
-
-    `live` is the mode of what the row has or is doing, for a flat row the bot's own. `credential`
-    is the owner's key, 0 without one. `exit_attempts` counts the position's exit orders that have
-    ended: it is the number of the one that is on its way, or would be next, which makes its
-    client order id.
+class BotTable(TableColumns):
+    """The rows of one market, found by bot id, and what happens to them.
 
     The methods that report an outcome take the bot id (and what tells the order from others) and
     return False, changing nothing, where the bot has left or its row does not wait for that: a
     late answer to what was reloaded meanwhile concerns nobody.
     """
 
-    bot_id: Int64s
-    average_entry: Float64s
-    peak: Float64s
-    taker_fee: Float64s
-    at_stake: Float64s
-    opened_ms: Int64s
-    credential: Int64s
-    not_before_ms: Int64s
-    peak_saved: Float32s
-    bot_slot: Int32s
-    user_slot: Int32s
-    sequence: Int32s
-    version: Int32s
-    exit_attempts: Uint16s
-    flags: Uint16s
-    failed_entries: Uint8s
-    regime: Uint8s
-    live: Uint8s
-    phase: Uint8s
-    verdict: Uint8s
-
     def __init__(self, venue: str, pair: str, accounts: Accounts) -> None:
         super().__init__()
         self.venue = venue
         self.pair = pair
         self.accounts = accounts
-        self.held: dict[int, Decimal] = {}
-        """row → what an open position has to sell, exact. Only rows with a position are here."""
         self._index = IdIndex()
 
     def __len__(self) -> int:
@@ -135,11 +94,6 @@ class BotTable(Columns):
         on_them &= self.phase[used] != Phase.FREE
         bot_ids: list[int] = self.bot_id[used][on_them].tolist()
         return bot_ids
-
-    def threshold(self, name: str, rows: Select) -> Float32s:
-        """One threshold of some rows."""
-        column: Float32s = self.thresholds[POSITION[name]][rows]
-        return column
 
     def put(self, bot: BotRow) -> tuple[str, ...]:
         """Add a bot, or take over the changed settings of one that is here.
@@ -343,8 +297,7 @@ class BotTable(Columns):
         if history.position is not None:
             self._take_position(row, history.position)
         # The one unsettled order of a row in flight is what its own life waits for.
-        in_flight = self.phase[row] in (Phase.ENTERING, Phase.EXITING)
-        unsettled = bot.unsettled and not in_flight
+        unsettled = bot.unsettled and int(self.phase[row]) not in _IN_FLIGHT
         self._set(row, bot, settings, invalid=invalid, unsettled=unsettled)
         return history.complaints
 
@@ -354,7 +307,7 @@ class BotTable(Columns):
         self.thresholds[:, row] = settings.thresholds
         self.taker_fee[row] = settings.taker_fee
         self.credential[row] = bot.key.id if bot.key else 0
-        if self.phase[row] == Phase.FLAT:
+        if int(self.phase[row]) == Phase.FLAT:
             self.live[row] = settings.live
         is_live = bool(self.live[row])
         flags = flags_of(
@@ -374,7 +327,7 @@ class BotTable(Columns):
             position is not None
             and position.exit_wanted
             and bool(position.sequence == self.sequence[row])
-            and bool(self.phase[row] != Phase.FLAT)
+            and int(self.phase[row]) != Phase.FLAT
         )
 
     def _take_position(self, row: int, position: PositionSnapshot) -> None:
@@ -389,7 +342,7 @@ class BotTable(Columns):
         self.peak[row] = self.peak_saved[row] = position.peak
         self.regime[row] = REGIMES.index(position.regime or Regime.CHOPPY)
         ended = position.exit_attempts - (phase is Phase.EXITING)
-        self.exit_attempts[row] = min(max(ended, 0), _MOST_COUNTED["exit_attempts"])
+        self.exit_attempts[row] = min(max(ended, 0), MOST_COUNTED["exit_attempts"])
         if position.held > 0:
             self.held[row] = position.held
         self._stake(row, phase, position.cost)
@@ -401,7 +354,7 @@ class BotTable(Columns):
         self.phase[row] = phase
 
     def _leave_position(self, row: int) -> None:
-        if self.phase[row] == Phase.FLAT:
+        if int(self.phase[row]) == Phase.FLAT:
             return
         self.accounts.bots.free[self.bot_slot[row]] += self.at_stake[row]
         self.accounts.users.unclosed[self.user_slot[row]] -= 1
@@ -425,15 +378,4 @@ class BotTable(Columns):
 
     def _in_phase(self, bot_id: int, phase: Phase) -> int | None:
         row = self._index.get(bot_id)
-        return row if row is not None and self.phase[row] == phase else None
-
-    def _count(self, row: int, name: str) -> None:
-        column = getattr(self, name)
-        column[row] = min(int(column[row]) + 1, _MOST_COUNTED[name])
-
-    def _grow(self, capacity: int) -> None:
-        larger = np.zeros((len(NAMES), capacity), np.float32)
-        if self._capacity:
-            larger[:, : self._capacity] = self.thresholds
-        self.thresholds: Float32s = larger
-        super()._grow(capacity)
+        return row if row is not None and int(self.phase[row]) == phase else None

@@ -116,14 +116,18 @@ def _hold(rows: Rows, tick: Tick) -> Holdings:
 
 def _sellable(holdings: Holdings) -> Mask:
     rows = holdings.rows
-    may = rows.lacks(_NEVER_SOLD)
+    may: Mask = rows.not_before_ms <= holdings.market_time_ms
     may &= ~np.isnan(holdings.profit)
-    may &= rows.not_before_ms <= holdings.market_time_ms
+    if not rows.none_has(_NEVER_SOLD):
+        may &= rows.lacks(_NEVER_SOLD)
     return may
 
 
 def _operator_exit(holdings: Holdings) -> Mask:
-    return ~holdings.rows.lacks(Flag.SELL)
+    rows = holdings.rows
+    if rows.none_has(Flag.SELL):
+        return np.zeros(holdings.profit.shape, np.bool_)
+    return ~rows.lacks(Flag.SELL)
 
 
 def _emergency_stop(holdings: Holdings) -> Mask:

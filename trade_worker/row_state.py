@@ -76,9 +76,12 @@ def key_flags(key: Key | None, *, wants_live: bool, is_live: bool) -> int:
     `wants_live` is the bot's own mode, `is_live` that of what the row has. A key that is no
     longer live still sells: whoever took that word back wants no more bought.
     """
+    if not (wants_live or is_live):
+        return 0
     unusable = key is None or key.in_trouble
+    not_ready = key is None or key.in_trouble or not key.live
     flags = Flag.WANTS_LIVE if wants_live else Flag(0)
-    if wants_live and (key is None or unusable or not key.live):
+    if wants_live and not_ready:
         flags |= Flag.KEY_NOT_READY
     if is_live and unusable:
         flags |= Flag.KEY_UNUSABLE

@@ -1,5 +1,7 @@
 """Some rows of a bot table, seen as columns: what every rule is a function of."""
 
+import numpy as np
+
 from trade_worker.bot_table import BotTable
 from trade_worker.columns import Float32s, Float64s, Int64s, Mask, Select, Uint8s
 from trade_worker.row_state import Flag, Phase
@@ -11,11 +13,12 @@ class Rows:
     A slice gives views of the table, an array of row numbers gives copies.
     """
 
-    __slots__ = ("_select", "_table")
+    __slots__ = ("_flags_seen", "_select", "_table")
 
     def __init__(self, table: BotTable, select: Select) -> None:
         self._table = table
         self._select = select
+        self._flags_seen: int | None = None
 
     def threshold(self, name: str) -> Float32s:
         """One threshold of each row."""
@@ -32,6 +35,15 @@ class Rows:
         """Which rows belong to a bot."""
         used: Mask = self.phase != Phase.FREE
         return used
+
+    def none_has(self, flags: Flag) -> bool:
+        """Whether no row at all had any of these flags when this was first asked.
+
+        Most flags are rare: one look at all of them spares a look at each.
+        """
+        if self._flags_seen is None:
+            self._flags_seen = int(np.bitwise_or.reduce(self._table.flags[self._select]))
+        return not self._flags_seen & flags
 
     def lacks(self, flags: Flag) -> Mask:
         """Which rows have none of these flags."""

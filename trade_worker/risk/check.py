@@ -221,7 +221,7 @@ class NoFlag:
     thresholds: tuple[str, ...] = ()
 
     def passes(self, rows: Rows, _market: MarketFacts, /) -> Mask | bool:
-        return rows.lacks(self.flags)
+        return True if rows.none_has(self.flags) else rows.lacks(self.flags)
 
     def readings(self, rows: Rows, _market: MarketFacts, /) -> tuple[Reading, ...]:
         name = " or ".join(flag.name.lower() for flag in self.flags if flag.name)
