@@ -166,6 +166,10 @@ class LiveOrder:
     settled_at_ms: int | None = None
     regime: str | None = None
 
+    @property
+    def mode(self) -> Mode:
+        return Mode.LIVE
+
 
 class OrderFacts(Protocol):
     """What an `Intent` and an order as it is stored have in common: what never changes."""

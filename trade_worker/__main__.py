@@ -11,6 +11,10 @@ from shared.settings import Settings
 from shared.store import fleet
 from shared.store.engine import Store
 from shared.store.workers import Process, ProcessKind
+from shared.venues import VENUES
+from trade_worker.key_ring import KeyRing
+from trade_worker.live_trading import LiveAccess
+from trade_worker.venues import OrderPort
 from trade_worker.venues.paper import PaperOrders
 from trade_worker.worker import Worker
 
@@ -23,6 +27,10 @@ async def build(
     host = socket.gethostname()
     async with store.read() as tx:
         namespace = (await fleet.read(tx)).namespace
+    live = None if store.dialect == "sqlite" else live_access(settings, store)
+    ports: dict[Mode, OrderPort] = {Mode.PAPER: PaperOrders()}
+    if live is not None:
+        ports[Mode.LIVE] = live.port
     return Worker(
         store=store,
         bus=bus,
@@ -34,9 +42,35 @@ async def build(
             pid=os.getpid(),
         ),
         namespace=namespace,
-        ports={Mode.PAPER: PaperOrders()},
+        ports=ports,
         lease_ttl_secs=settings.lease_ttl_secs,
         outbox_keep_secs=settings.outbox_keep_secs,
+        live=live,
+    )
+
+
+def live_access(settings: Settings, store: Store) -> LiveAccess | None:
+    """How real orders reach the venues; None without a vault key: then nothing is live here."""
+    from shared.vault import vault_of
+
+    vault = vault_of(settings)
+    if vault is None:
+        return None
+    # ccxt costs a third of a second and 50 MB: a fleet on paper does without.
+    from trade_worker.venues.limiter import Limiter
+    from trade_worker.venues.live import LiveOrders
+
+    keys = KeyRing(store, vault)
+    proxy = settings.proxy_url
+    return LiveAccess(
+        port=LiveOrders(
+            urls={venue: settings.venue_url(venue) for venue in VENUES},
+            keys=keys.key,
+            limiters={name: Limiter(venue) for name, venue in VENUES.items()},
+            proxy_url=None if proxy is None else proxy.get_secret_value(),
+            venue_of=keys.venue_of,
+        ),
+        keys=keys,
     )
 
 

@@ -13,18 +13,19 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from shared.clock import wall_ms
+from shared.clock import monotonic_secs, wall_ms
 from shared.errors import CommitUnknown, InvalidRow, StoreUnavailable
-from shared.messages import Regime, Tick
-from shared.orders import Intent, Leg, Mode, PositionStatus, client_order_id
+from shared.messages import Tick
+from shared.orders import Intent, Leg, Mode, client_order_id
 from shared.reasons import Reason
 from shared.store import trading
 from shared.store.engine import Store
-from shared.store.trading import Committed, PositionState, Proposal
+from shared.store.trading import Committed, Proposal
 from shared.telemetry import Histogram
-from trade_worker.bot_row import PositionSnapshot
+from trade_worker import outcomes
 from trade_worker.bot_table import BotTable
 from trade_worker.decide import Decision, Decisions
+from trade_worker.live_trading import LiveTrading
 from trade_worker.venues import OrderPort
 
 log = logging.getLogger(__name__)
@@ -68,10 +69,11 @@ class Execution:
         epoch: Callable[[int], int | None],
         on_committed: Callable[[], None],
         on_outdated: Callable[[int], None],
+        live: LiveTrading | None = None,
     ) -> None:
         """`epoch` tells a shard's lease epoch now, None if it is not held. `on_committed` is
         called after each transaction that wrote events, `on_outdated` with a bot id where the
-        database refused what its row believed in."""
+        database refused what its row believed in. `live` takes the orders of `Mode.LIVE`."""
         self._store = store
         self._owner = owner
         self._namespace = namespace
@@ -79,6 +81,7 @@ class Execution:
         self._epoch = epoch
         self._on_committed = on_committed
         self._on_outdated = on_outdated
+        self._live = live
         self._pending: deque[_Pending] = deque()
         self._awaited: dict[tuple[str, str, int], _Pending] = {}
         self._wake = asyncio.Event()
@@ -110,6 +113,9 @@ class Execution:
             intent = self._intent(
                 tick, decision, lease_epoch=epoch, received_ms=received_ms, decided_ms=decided_ms
             )
+            if self._live is not None and (reason := self._live.reserve(intent)) is not None:
+                self._deny_unpaid(table, intent, reason)
+                continue
             fills = port.fill_at_commit(intent)
             pending = _Pending(table, Proposal(intent=intent, fills=fills))
             self._awaited[pending.row] = pending
@@ -165,7 +171,7 @@ class Execution:
             leg=decision.leg,
             attempt=decision.attempt,
             quantity=decision.quantity,
-            limit_price=None,
+            limit_price=decision.limit_price,
             decided_price=decision.decided_price,
             taker_fee=decision.taker_fee,
             reason=decision.reason,
@@ -173,16 +179,19 @@ class Execution:
             observed_at_ms=tick.observed_at_ms,
             received_at_ms=received_ms,
             decided_at_ms=decided_ms,
+            credential_id=decision.credential_id,
             regime=decision.regime,
             facts=decision.facts,
         )
 
     async def _execute(self, batch: Sequence[_Pending]) -> None:
         started_ms = wall_ms()
+        began_secs = monotonic_secs()
         try:
             async with self._store.begin() as tx:
                 # Not before: a connection may be long in coming.
                 batch = self._fresh(batch)
+                began_secs = monotonic_secs()
                 proposals = [pending.proposal for pending in batch]
                 done = await trading.commit(tx, proposals, owner=self._owner)
         except CommitUnknown as exc:
@@ -196,7 +205,7 @@ class Execution:
             await self._split(batch, exc)
             return
         self.commit_time.add(wall_ms() - started_ms)
-        self._settle(batch, done)
+        self._settle(batch, done, began_secs)
 
     def _fresh(self, batch: Sequence[_Pending]) -> list[_Pending]:
         """Without the entries whose tick has grown too old while they waited."""
@@ -226,17 +235,17 @@ class Execution:
             "bot %d on %s cannot trade: %r", intent.bot_id, intent.pair, error, exc_info=unforeseen
         )
         self._count_dropped("refused by the database")
+        self._never_committed(intent)
         if not self._is_awaited(pending):
             return
         if intent.leg is Leg.ENTRY:
-            table.entry_ended_unfilled(intent.bot_id, market_time_ms=intent.market_time_ms)
-        else:
-            table.exit_ended_unfilled(
+            table.entry_ended_unfilled(
                 intent.bot_id,
-                version=intent.position_version,
-                held=intent.quantity,
+                sequence=intent.position_sequence,
                 market_time_ms=intent.market_time_ms,
             )
+        else:
+            table.exit_denied(intent.bot_id, market_time_ms=intent.market_time_ms)
 
     async def _read_back(self, proposals: Sequence[Proposal]) -> Committed:
         """What a COMMIT of unknown outcome wrote, asked until the database answers."""
@@ -249,7 +258,8 @@ class Execution:
                 await asyncio.sleep(pause_secs)
                 pause_secs = min(2 * pause_secs, _LONGEST_PAUSE_SECS)
 
-    def _settle(self, batch: Sequence[_Pending], done: Committed) -> None:
+    def _settle(self, batch: Sequence[_Pending], done: Committed, began_secs: float) -> None:
+        """Tell the rows; `began_secs` (monotonic) is before any of it was committed."""
         now_ms = wall_ms()
         for pending in batch:
             intent = pending.intent
@@ -258,7 +268,7 @@ class Execution:
                 self.committed += 1
                 self.latency.add(now_ms - intent.observed_at_ms)
                 if self._is_awaited(pending):
-                    _tell(pending.table, intent, state)
+                    outcomes.tell(pending.table, intent, state)
             elif intent.client_order_id in done.fenced:
                 self._drop_pending(pending, "lease lost")
             elif (reason := done.denied.get(intent.client_order_id)) is not None:
@@ -266,6 +276,11 @@ class Execution:
             else:
                 self._drop_pending(pending, "position changed meanwhile")
                 self._on_outdated(intent.bot_id)
+        if self._live is not None:
+            for order in done.live.values():
+                # Counted from before the COMMIT: never later than the database means it.
+                left_secs = (order.send_by_ms - order.committed_at_ms) / 1000
+                self._live.take(order, send_by_secs=began_secs + left_secs)
         if done.positions:
             self._on_committed()
 
@@ -274,6 +289,7 @@ class Execution:
             self._drop_pending(pending, cause)
 
     def _drop_pending(self, pending: _Pending, cause: str) -> None:
+        self._never_committed(pending.intent)
         if self._is_awaited(pending):
             self._drop(pending.table, pending.intent.bot_id, pending.intent.leg, cause)
         else:
@@ -302,44 +318,25 @@ class Execution:
         intent = pending.intent
         if intent.leg is Leg.ENTRY and reason in _NOT_IN_COLUMNS:
             self._count_dropped(reason)
+            self._never_committed(intent)
             if self._is_awaited(pending):
                 table = pending.table
                 table.entry_denied(intent.bot_id, market_time_ms=intent.market_time_ms)
         else:
             self._drop_pending(pending, reason)
 
+    def _deny_unpaid(self, table: BotTable, intent: Intent, reason: Reason) -> None:
+        """The account has not got what a live entry may cost, or nobody knows yet."""
+        if reason is Reason.BALANCE_UNKNOWN:
+            self._drop(table, intent.bot_id, intent.leg, reason)
+            return
+        self._count_dropped(reason)
+        table.entry_denied(intent.bot_id, market_time_ms=intent.market_time_ms)
+
+    def _never_committed(self, intent: Intent) -> None:
+        if self._live is not None:
+            self._live.release(intent.client_order_id)
+
     def _count_dropped(self, cause: str) -> None:
         cause = str(cause)  # a Reason is no key of a JSON object
         self.dropped[cause] = self.dropped.get(cause, 0) + 1
-
-
-def _tell(table: BotTable, intent: Intent, state: PositionState) -> None:
-    """Let the row know what became of its position."""
-    totals = state.totals
-    if intent.leg is Leg.ENTRY and state.status is PositionStatus.OPEN:
-        table.entry_filled(
-            intent.bot_id,
-            PositionSnapshot(
-                sequence=intent.position_sequence,
-                version=state.version,
-                status=state.status,
-                average_entry=float(totals.entry_cost / totals.entry_quantity),
-                cost=float(totals.entry_cost + totals.fees),
-                held=totals.held,
-                opened_market_ms=intent.market_time_ms,
-                regime=Regime(intent.regime) if intent.regime else None,
-            ),
-        )
-    elif intent.leg is Leg.EXIT and state.status is PositionStatus.CLOSED:
-        table.exit_filled(
-            intent.bot_id,
-            realised=float(totals.realised_pnl),
-            market_time_ms=intent.market_time_ms,
-        )
-    elif intent.leg is Leg.EXIT and state.status is PositionStatus.OPEN:
-        table.exit_ended_unfilled(
-            intent.bot_id,
-            version=state.version,
-            held=totals.held,
-            market_time_ms=intent.market_time_ms,
-        )

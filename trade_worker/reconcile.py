@@ -9,7 +9,7 @@ import asyncio
 import heapq
 import itertools
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Final
@@ -21,7 +21,7 @@ from shared.clock import monotonic_secs, ms_of, wall_ms
 from shared.errors import CredentialRefused, StoreUnavailable, VenueUnavailable
 from shared.orders import UNSETTLED, LiveOrder, OrderStatus
 from shared.signals import Severity
-from shared.store import settlement
+from shared.store import live_orders
 from shared.store.engine import Store
 from shared.store.settlement import Settled, Settlement
 from shared.store.types import database_now
@@ -33,6 +33,11 @@ log = logging.getLogger(__name__)
 
 ENGINE_SECS: Final = 10.0
 """How long after its time a venue's engine may still work on an order (Binance's own limit)."""
+
+NOT_FOUND_SECS: Final = {
+    venue.name: ENGINE_SECS + venue.not_found_margin_secs for venue in VENUES.values()
+}
+"""A Kraken order with `send_by` at 12:00:00 is given up by an ask that starts at 12:01:10."""
 
 FIRST_PAUSE_SECS: Final = 0.25
 LONGEST_PAUSE_SECS: Final = 30.0
@@ -76,9 +81,11 @@ class Reconciler:
         on_refused_key: Callable[[LiveOrder, str], None],
         on_answered_key: Callable[[LiveOrder], None],
         alerts: Alerts,
+        not_found_secs: Mapping[str, float],
     ) -> None:
         """`holds` tells whether a shard is ours now. `on_refused_key` takes an order whose key
-        the venue does not let us use, `on_answered_key` one whose key worked."""
+        the venue does not let us use, `on_answered_key` one whose key worked. `not_found_secs`:
+        how long after `send_by` an ask has to start for its "not found" to be final, by venue."""
         self._store = store
         self._port = port
         self._settling = settling
@@ -86,6 +93,7 @@ class Reconciler:
         self._on_refused_key = on_refused_key
         self._on_answered_key = on_answered_key
         self._alerts = alerts
+        self._not_found_secs = not_found_secs
         self._cases: dict[str, _Case] = {}
         self._due: list[tuple[float, int, str]] = []
         self._number = itertools.count()
@@ -107,8 +115,8 @@ class Reconciler:
             if now is not None:
                 # Never ahead of the truth: the answer was on its way since.
                 self._database_ahead_ms = ms_of(now) - wall_ms()
-            left = await settlement.unsettled(tx, shards)
-            left += await settlement.watched(tx, shards, for_secs=WATCH_SECS)
+            left = await live_orders.unsettled(tx, shards)
+            left += await live_orders.watched(tx, shards, for_secs=WATCH_SECS)
         for order in left:
             self.add(order)
         if open_ones := [order for order in left if order.status in UNSETTLED]:
@@ -120,7 +128,9 @@ class Reconciler:
         if known is not None and not known.watched:
             return
         case = self._cases[order.client_order_id] = _Case(order)
-        self._ask_in(_watch_pause_secs(case) if case.watched else 0.0, case)
+        pause_secs = _watch_pause_secs(case) if case.watched else 0.0
+        if pause_secs is not None:
+            self._ask_in(pause_secs, case)
 
     def forget(self, shards: Collection[int]) -> None:
         """Leave the orders of these shards to their next owner."""
@@ -206,7 +216,8 @@ class Reconciler:
             return _watch_pause_secs(case)
         if order.venue_order_id is not None:
             return _pause_secs(case.asks)  # the venue has named it: it only does not show it yet
-        left_secs = (final_at_ms(order) - started_ms) / 1000
+        final_at_ms = order.send_by_ms + 1000 * self._not_found_secs[order.venue]
+        left_secs = (final_at_ms - started_ms) / 1000
         if left_secs <= 0:
             return await self._give_up(case)
         if order.status is OrderStatus.COMMITTED:
@@ -294,15 +305,6 @@ class Reconciler:
             client_order_id=order.client_order_id,
             bot_id=order.bot_id,
         )
-
-
-def final_at_ms(order: LiveOrder) -> int:
-    """From when on (database's clock) an ask that finds nothing proves that it was not placed.
-
-    A Kraken order with `send_by` at 12:00:00 is given up at 12:01:10.
-    """
-    margin_secs = ENGINE_SECS + VENUES[order.venue].not_found_margin_secs
-    return order.send_by_ms + round(1000 * margin_secs)
 
 
 def _pause_secs(asks: int) -> float:

@@ -79,6 +79,11 @@ class Roster:
         return self._tables.get(market)
 
     @property
+    def kill_switches(self) -> KillSwitches:
+        """Those that every row here goes by."""
+        return self._switches
+
+    @property
     def lacks_rules(self) -> bool:
         """Whether there are bots in a market whose rules are not known."""
         return any(len(table) and at not in self.rules for at, table in self._tables.items())
@@ -204,7 +209,10 @@ class Roster:
             self._stopping.add(loaded.bot_id)
         else:
             self._stopping.discard(loaded.bot_id)
+        behind = _behind(table, loaded)
         complaints = table.put(row_of(loaded, self._switches))
+        if behind:
+            self.reload(loaded.bot_id)
         key = (loaded.bot_id, loaded.pair)
         if complaints and self._complaints.get(key) != complaints:
             if len(self._complaints) < MOST_COMPLAINTS_LOGGED:
@@ -243,6 +251,25 @@ def _pages(ids: Sequence[int]) -> Iterator[Sequence[int]]:
 def _phase(table: BotTable, bot_id: int) -> Phase | None:
     row = table.row_of(bot_id)
     return None if row is None else Phase(int(table.phase[row]))
+
+
+def _behind(table: BotTable, loaded: LoadedBot) -> bool:
+    """Whether the bot's row holds what the database has as closed or changed since.
+
+    Somebody else wrote it: a person who wrote a position off, or whoever found a late order. A
+    row that waits for an outcome is behind by nature, unless nothing is left to wait for.
+    """
+    row = table.row_of(loaded.bot_id)
+    if row is None:
+        return False
+    phase, sequence = Phase(int(table.phase[row])), int(table.sequence[row])
+    if phase not in _IN_FLIGHT and loaded.last_sequence > sequence:
+        return True
+    if loaded.last_sequence != sequence:
+        return False
+    if loaded.position is None:
+        return phase is Phase.OPEN or (phase is Phase.EXITING and loaded.unsettled is None)
+    return phase is Phase.OPEN and loaded.position.version > int(table.version[row])
 
 
 def row_of(loaded: LoadedBot, switches: KillSwitches) -> BotRow:

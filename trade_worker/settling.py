@@ -101,7 +101,7 @@ class Settling:
                 await asyncio.sleep(pause_secs)
                 pause_secs = min(2 * pause_secs, _LONGEST_PAUSE_SECS)
                 batch = self._still_ours(batch)
-            except Exception as exc:  # no order's data may keep the others from being settled
+            except Exception as exc:  # noqa: BLE001 - no order may keep the others from it
                 await self._split(now, exc)
                 batch = later
             else:
@@ -142,7 +142,8 @@ class Settling:
 
 def _first_of_each(batch: Sequence[_News]) -> tuple[list[_News], list[_News]]:
     seen: set[str] = set()
-    first, later = [], []
+    first: list[_News] = []
+    later: list[_News] = []
     for news in batch:
         (later if news.order.client_order_id in seen else first).append(news)
         seen.add(news.order.client_order_id)

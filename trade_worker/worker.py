@@ -38,6 +38,7 @@ from trade_worker.decide import decide
 from trade_worker.denials import TELL_EVERY_SECS, Denials
 from trade_worker.execution import Execution
 from trade_worker.instructions import Instructions
+from trade_worker.live_trading import LiveAccess, LiveTrading
 from trade_worker.newest import NewestTicks
 from trade_worker.relay import Relay
 from trade_worker.repeating import repeat
@@ -83,7 +84,9 @@ class Worker:
         ports: Mapping[Mode, OrderPort],
         lease_ttl_secs: float,
         outbox_keep_secs: float = 3600.0,
+        live: LiveAccess | None = None,
     ) -> None:
+        """`ports` fill at commit; `live` is how real orders reach their venues, None: on paper."""
         self._store = store
         self._bus = bus
         self._process = process
@@ -92,6 +95,8 @@ class Worker:
         )
         self._roster = Roster(store)
         self._relay = Relay(store, bus, shards=lambda: self._shards.held)
+        self._alerts = Alerts(bus, service=SERVICE, instance=process.owner, store=store)
+        self._live = None if live is None else self._live_trading(live)
         self._execution = Execution(
             store,
             owner=process.owner,
@@ -100,8 +105,8 @@ class Worker:
             epoch=self._shards.epoch,
             on_committed=self._relay.wake,
             on_outdated=self._roster.reload,
+            live=self._live,
         )
-        self._alerts = Alerts(bus, service=SERVICE, instance=process.owner, store=store)
         self._unserved = UnservedShards(
             store, self._alerts, owner=process.owner, lease_ttl_secs=lease_ttl_secs
         )
@@ -128,6 +133,17 @@ class Worker:
         self._rules_read_at = monotonic_secs()
         self._stopping = asyncio.Event()
         self._ticks: Subscription | None = None
+
+    def _live_trading(self, access: LiveAccess) -> LiveTrading:
+        return LiveTrading(
+            self._store,
+            owner=self._process.owner,
+            access=access,
+            roster=self._roster,
+            shards=lambda: self._shards.held,
+            alerts=self._alerts,
+            on_written=self._relay.wake,
+        )
 
     def stop(self) -> None:
         """Ask `run` to drain, give the shards back and return."""
@@ -173,11 +189,15 @@ class Worker:
             if self._ticks is not None:
                 await self._ticks.close()
             await self._shards.abandon()
+            if self._live is not None:
+                await self._live.close()
             await self._alerts.flush()
 
     async def move_in(self, shards: frozenset[int]) -> None:
-        """Load the bots of these shards and listen to their ticks."""
+        """Load the bots of these shards, listen to their ticks, ask for their open orders."""
         await self._roster.load(shards)
+        if self._live is not None:
+            await self._live.load(shards)
         await self._rebind()
 
     async def move_out(self, shards: frozenset[int]) -> None:  # noqa: ARG002 - waits for all
@@ -185,6 +205,8 @@ class Worker:
         try:
             async with asyncio.timeout(DRAIN_SECS):
                 await self._execution.drain()
+                if self._live is not None:
+                    await self._live.drain()
                 await self._save_peaks()
             async with asyncio.timeout(HAND_ON_SECS):
                 await self._relay.relay()
@@ -194,6 +216,8 @@ class Worker:
     def forget(self, shards: frozenset[int]) -> None:
         """Drop the bots of these shards."""
         self._roster.forget(shards)
+        if self._live is not None:
+            self._live.forget(shards)
 
     def lose(self, shards: frozenset[int]) -> None:
         """Drop the bots of shards whose leases ran out: we were paused, or the database away."""
@@ -215,6 +239,10 @@ class Worker:
                 on_change=self._instructions.note,
             ),
         )
+        if self._live is not None:
+            await self._live.start()
+            for name, work in self._live.tasks().items():
+                tasks.start(name, work)
         tasks.start("execution", self._execution.run())
         tasks.start("relay", self._relay.run())
         while True:
@@ -383,6 +411,7 @@ class Worker:
                 "committed": self._execution.committed,
                 "dropped": {str(cause): n for cause, n in self._execution.dropped.items()},
             },
+            "live": None if self._live is None else self._live.report(),
             "events_sent": self._relay.sent,
             "latency": self._execution.latency.report(),
             "decide_time": self._decide_time.report(),

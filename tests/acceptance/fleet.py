@@ -80,12 +80,16 @@ class Fleet:
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self.members: list[Member] = []
         self.database_url = environment["DATABASE_URL"]
+        self.venues_url = ""
         self._folder = folder
         self._environment = dict(environment)
         self._connection: Any = None
 
-    async def start(self, name: str, *arguments: str) -> Member:
-        """Run `python ARGUMENTS` as a member of the fleet, in a process group of its own."""
+    async def start(self, name: str, *arguments: str, typed: str | None = None) -> Member:
+        """Run `python ARGUMENTS` as a member of the fleet, in a process group of its own.
+
+        `typed` is what it reads on standard input.
+        """
         log = self._folder / f"{len(self.members):02d}-{name}.log"
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
@@ -93,21 +97,28 @@ class Fleet:
                 *arguments,
                 cwd=self._folder,
                 env=self._environment,
-                stdin=asyncio.subprocess.DEVNULL,
+                stdin=asyncio.subprocess.DEVNULL if typed is None else asyncio.subprocess.PIPE,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
             )
+        if process.stdin is not None and typed is not None:
+            process.stdin.write(typed.encode())
+            process.stdin.close()
         member = Member(name, process, log)
         self.members.append(member)
         return member
 
-    async def command(self, *arguments: str) -> str:
+    async def command(self, *arguments: str, typed: str | None = None) -> str:
         """What `botfleet ARGUMENTS` prints. It must succeed."""
-        member = await self.start(arguments[0], "-m", "console", *arguments)
+        member = await self.start(arguments[0], "-m", "console", *arguments, typed=typed)
         if code := await member.ended():
             raise Stuck(f"botfleet {' '.join(arguments)} failed with {code}: {member.text()}")
         return member.text()
+
+    def set(self, **environment: str) -> None:
+        """Set variables of every process that starts from now on."""
+        self._environment |= environment
 
     async def start_simulator(self, *options: str) -> Member:
         """Start the venues, and point every process that starts from now on to them."""
@@ -116,7 +127,8 @@ class Fleet:
         )
         await until(lambda: "http://" in simulator.text(), "the simulator's address")
         (url,) = re.findall(r"http://[\d.]+:\d+", simulator.text())[:1]
-        self._environment |= {"BOTFLEET_KRAKEN_URL": url, "BOTFLEET_BINANCE_URL": url}
+        self.venues_url = url
+        self.set(BOTFLEET_KRAKEN_URL=url, BOTFLEET_BINANCE_URL=url)
         return simulator
 
     async def start_price_stream(self, name: str) -> Member:

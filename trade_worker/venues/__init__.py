@@ -55,7 +55,8 @@ class Sent:
     """What came of sending an order once. `text` is harmless: never a URL, a body or a secret.
 
     `report` is what the venue's reply already tells of an accepted order. `credential_refused`:
-    the venue does not take the key. `retry_after_secs` is the venue's wish.
+    the venue does not take the key. `funds_short`: the account has not got what it takes.
+    `retry_after_secs` is the venue's wish.
     """
 
     verdict: Verdict
@@ -63,6 +64,7 @@ class Sent:
     report: Report | None = None
     venue_order_id: str | None = None
     credential_refused: bool = False
+    funds_short: bool = False
     retry_after_secs: float | None = None
 
 
@@ -73,6 +75,12 @@ class VenueOrders(OrderPort, Protocol):
     throttles or answers what cannot be read, and `CredentialRefused` when the key cannot be
     used. No call retries by itself, and none leaves a secret in an error.
     """
+
+    async def start(self) -> None:
+        """Open sessions. Must come first."""
+        ...
+
+    async def close(self) -> None: ...
 
     async def send(self, order: LiveOrder, *, send_by_secs: float) -> Sent:
         """Send the order, once. `send_by_secs` is the monotonic moment after which nothing may
