@@ -224,6 +224,7 @@ class Balances:
             told = await self._ask(credential_id)
         except (VenueUnavailable, CredentialRefused) as exc:
             account.failures += 1
+            account.again = True
             wait_secs = min(RETRY_SECS * 2 ** min(account.failures - 1, 10), MAX_RETRY_SECS)
             if isinstance(exc, CredentialRefused):
                 account.told = None
