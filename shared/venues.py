@@ -120,7 +120,6 @@ BINANCE_ERRORS: Final[Mapping[str, Said]] = {
     "-2010:Duplicate order sent.": Said.UNCERTAIN,
     "-2010:This account may not place or cancel orders.": Said.KEY_REFUSED,
     "-2010:This action is disabled on this account.": Said.KEY_REFUSED,
-    "-2011": Said.REFUSED,
     "-2011:Unknown order sent.": Said.NO_SUCH_ORDER,
     "-2013": Said.NO_SUCH_ORDER,
     "-2014": Said.KEY_REFUSED,

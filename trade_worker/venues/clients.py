@@ -76,7 +76,7 @@ class ClientPool:
 
     def public(self) -> VenueClient:
         """A client without a key, for public calls."""
-        return VenueClient(self.venue, url=self._url, key=None, session=self._opened())
+        return VenueClient(self.venue, url=self._url, key=None, session=self.session)
 
     @asynccontextmanager
     async def client(self, credential_id: int) -> AsyncIterator[VenueClient]:
@@ -103,7 +103,7 @@ class ClientPool:
         if self.venue.name == "kraken":
             digest = hashlib.sha256(key.key.encode()).digest()[:16]
             lane = self._lanes.setdefault(digest, Lane())
-        return VenueClient(self.venue, url=self._url, key=key, session=self._opened(), lane=lane)
+        return VenueClient(self.venue, url=self._url, key=key, session=self.session, lane=lane)
 
     async def _hold(self, credential_id: int) -> _Slot:
         while (slot := self._slot(credential_id)) is None:
@@ -149,7 +149,9 @@ class ClientPool:
                 room.set_result(None)
                 return
 
-    def _opened(self) -> aiohttp.ClientSession:
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """The session of all clients. Raises where the pool is not started."""
         if self._session is None:
             raise RuntimeError("start the pool of clients before using it")
         return self._session

@@ -1,0 +1,101 @@
+"""Real orders at Kraken and Binance: the order port for `Mode.LIVE`."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from shared.orders import Fill, Intent, LiveOrder
+from shared.vault import ApiKey
+from shared.venues import VENUES
+from trade_worker.venues import Report, Sent
+from trade_worker.venues.limiter import Limiter
+from trade_worker.venues.venue_desk import VenueDesk
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyOf:
+    """A credential, opened: its venue and its key."""
+
+    venue: str
+    key: ApiKey = field(repr=False)
+
+
+class LiveOrders:
+    """A `VenueOrders` for all the venues of `urls`. Start it before use and close it after.
+
+    Every call takes its own turn at the venue's limiter (`send` by the order's leg): whoever
+    calls must not. An order whose credential, symbol or turn cannot be had is `not_sent`.
+    """
+
+    def __init__(
+        self,
+        *,
+        urls: Mapping[str, str],
+        keys: Callable[[int], Awaitable[KeyOf]],
+        limiters: Mapping[str, Limiter],
+        proxy_url: str | None,
+    ) -> None:
+        """`urls` (scheme and host) and `limiters` by venue. `keys` opens a credential by its id;
+        it raises `CredentialRefused` where there is none to use, `RetryLater` where it cannot
+        be had now. What it returns is kept as long as a client is."""
+        self._keys = keys
+        self._venues_of: dict[int, str] = {}
+        self._desks = {
+            name: VenueDesk(
+                VENUES[name],
+                url=url,
+                keys=self._key,
+                limiter=limiters[name],
+                proxy_url=proxy_url,
+            )
+            for name, url in urls.items()
+        }
+
+    async def start(self) -> None:
+        """Open the sessions, learn the venues' clocks and markets. A venue that is away delays
+        it by `venue_desk.START_SECS` at most, and is asked again when it is needed."""
+        await asyncio.gather(*(desk.start() for desk in self._desks.values()))
+
+    async def close(self) -> None:
+        """Ends what is on its way, with unknown outcome: let it finish first."""
+        await asyncio.gather(*(desk.close() for desk in self._desks.values()))
+
+    def fill_at_commit(self, intent: Intent) -> Sequence[Fill]:  # noqa: ARG002 - the port's
+        return ()
+
+    async def send(self, order: LiveOrder, *, send_by_secs: float) -> Sent:
+        try:
+            return await self._desks[order.venue].send(order, send_by_secs=send_by_secs)
+        except Exception as exc:  # what is not foreseen may have happened after the request
+            log.exception("sending order %s failed", order.client_order_id)
+            return Sent(verdict=Verdict.UNKNOWN, text=type(exc).__name__)
+
+    async def ask(self, order: LiveOrder) -> Report | None:
+        return await self._desks[order.venue].ask(order)
+
+    async def cancel(self, order: LiveOrder) -> None:
+        await self._desks[order.venue].cancel(order)
+
+    async def balances(self, credential_id: int) -> Mapping[str, Decimal]:
+        venue = self._venues_of.get(credential_id)
+        if venue is None:
+            venue = (await self._opened(credential_id)).venue
+        return await self._desks[venue].balances(credential_id)
+
+    def forget(self, credential_id: int) -> None:
+        """The credential was changed or removed: it is opened anew when it is next used."""
+        self._venues_of.pop(credential_id, None)
+        for desk in self._desks.values():
+            desk.pool.drop(credential_id)
+
+    async def _key(self, credential_id: int) -> ApiKey:
+        return (await self._opened(credential_id)).key
+
+    async def _opened(self, credential_id: int) -> KeyOf:
+        opened = await self._keys(credential_id)
+        self._venues_of[credential_id] = opened.venue
+        return opened
