@@ -31,6 +31,7 @@ from sqlalchemy import (
 )
 
 from shared.clock import monotonic_secs
+from shared.errors import Refused
 from shared.leases import Lease, LeaseEnd, LeaseKind
 from shared.store.bulk import Rows, dialect_of
 from shared.store.database_url import Dialect
@@ -125,6 +126,35 @@ async def renew(tx: Transaction, held: Sequence[Lease], *, ttl_secs: float) -> l
         replace(by_key[LeaseKind(row.kind), row.number], valid_until=asked_at + ttl_secs)
         for row in sorted(renewed, key=lambda row: (str(row.kind), int(row.number)))
     ]
+
+
+async def end_all(tx: Transaction, *, raise_epochs_by: int) -> None:
+    """Take every lease from whoever had it, and raise its epoch; nobody may hold one any more.
+
+    Waits for intents that are being committed under them. Raises `Refused`, changing nothing,
+    while one has not run out.
+    """
+    query = _states().order_by(leases.c.kind, leases.c.number).with_for_update()
+    rows = (await tx.execute(query)).all()
+    if held := sorted({row.owner for row in rows if row.held}):
+        raise Refused(f"leases are held by {', '.join(held)}: stop every service first")
+    await _end_grants(
+        tx,
+        [
+            (row.kind, row.number, row.epoch, row.expires_at, LeaseEnd.EXPIRED)
+            for row in rows
+            if row.owner is not None
+        ],
+    )
+    await tx.execute(
+        update(leases).values(
+            owner=None,
+            expires_at=None,
+            granted_at=None,
+            wanted_by=None,
+            epoch=leases.c.epoch + raise_epochs_by,
+        )
+    )
 
 
 async def release(tx: Transaction, held: Sequence[Lease]) -> None:
