@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Float, bindparam, case, delete, select, update
+from sqlalchemy import Float, bindparam, case, delete, func, select, update
 
 from shared.store.bulk import dialect_of, insert_into
 from shared.store.engine import Transaction
@@ -138,6 +138,23 @@ async def members(tx: Transaction, kind: ProcessKind, *, alive_secs: float) -> l
         {"ago": -alive_secs},
     )
     return [f"{row.name} ({row.instance})" for row in rows]
+
+
+async def sharers(tx: Transaction, egress: str, *, alive_secs: float) -> int:
+    """How many trade workers showed life so lately and reach the venues by this way out, which
+    is what their reports call `egress`."""
+    since = seconds_from_now(bindparam("ago", type_=Float(53)))
+    count = await tx.scalar(
+        select(func.count())
+        .select_from(workers)
+        .where(
+            workers.c.kind == ProcessKind.TRADE_WORKER,
+            workers.c.heartbeat_at > since,
+            workers.c.report["egress"].as_string() == egress,
+        ),
+        {"ago": -alive_secs},
+    )
+    return count or 0
 
 
 async def read(tx: Transaction, kind: ProcessKind | None = None) -> list[Heartbeat]:

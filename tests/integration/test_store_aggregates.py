@@ -24,6 +24,7 @@ from shared.store.outbox import Backlog
 from shared.store.positions import PositionFilter
 from shared.store.types import seconds_from_now
 from shared.store.workers import Process, ProcessKind
+from trade_worker.egress import Egress
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -124,6 +125,30 @@ async def test_the_newest_tick_of_a_market_stays(store: Store) -> None:
 
 
 # Processes
+
+
+async def test_workers_that_share_a_way_out_are_counted_while_they_live(store: Store) -> None:
+    def worker(name: str, kind: ProcessKind = ProcessKind.TRADE_WORKER) -> Process:
+        return Process(kind=kind, name=name, instance="a", host="here", pid=10)
+
+    async with store.begin() as tx:
+        for name, label in (("1", "host here"), ("2", "host here"), ("3", "proxy 4f")):
+            await workers.beat(tx, worker(name), {"egress": label})
+        await workers.beat(tx, worker("4"), {})
+        stream = worker("stream", ProcessKind.PRICE_STREAM)
+        await workers.beat(tx, stream, {"egress": "host here"})
+    async with store.read() as tx:
+        assert await workers.sharers(tx, "host here", alive_secs=60) == 2
+        assert await workers.sharers(tx, "proxy 4f", alive_secs=60) == 1
+        assert await workers.sharers(tx, "host there", alive_secs=60) == 0
+        assert await workers.sharers(tx, "host here", alive_secs=-60) == 0
+    egress = Egress(store, host="here", proxy_url=None, alive_secs=60)
+    assert egress.sharers == 1
+    await egress.look()
+    assert egress.sharers == 2
+    new = Egress(store, host="there", proxy_url=None, alive_secs=60)
+    await new.look()
+    assert new.sharers == 1
 
 
 async def test_a_new_instance_takes_over_its_name_and_start(store: Store) -> None:
