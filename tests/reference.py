@@ -27,7 +27,11 @@ class Life(Enum):
 
 @dataclass
 class Bot:
-    """One bot on one pair; thresholds by name, as they were written."""
+    """One bot on one pair; thresholds by name, as they were written.
+
+    `live` is its own mode, `holds_live` that of its position; `key` is "ready", "not live",
+    "in trouble" or "missing".
+    """
 
     thresholds: dict[str, float]
     taker_fee: float = 0.001
@@ -43,6 +47,9 @@ class Bot:
     peak: float = 0.0
     opened_ms: int = 0
     regime: Regime = Regime.WEAK
+    live: bool = False
+    holds_live: bool = False
+    key: str = "ready"
 
 
 def single(number: float) -> float:
@@ -89,6 +96,8 @@ def health_gate(bot: Bot, tick: Tick, now_ms: int) -> Reason | None:
         return Reason.BREAKER_OPEN
     if bot.entries_off or bot.all_off:
         return Reason.KILL_SWITCH_ON
+    if bot.live and bot.key != "ready":
+        return Reason.CREDENTIAL_NOT_READY
     age_ms = now_ms - tick.observed_at_ms
     if age_ms < -1000:
         return Reason.CLOCK_SKEW
@@ -196,6 +205,7 @@ def exit_reason(bot: Bot, tick: Tick) -> tuple[Reason | None, float]:
         return None, bot.peak
     peak = max(bot.peak, profit)
     blocked = bot.status == "inactive" or bot.unsettled or bot.all_off
+    blocked |= bot.holds_live and bot.key in ("missing", "in trouble")
     if blocked or tick.market_time_ms < bot.not_before_ms:
         return None, peak
     return _reached(bot, profit, peak, tick.market_time_ms - bot.opened_ms), peak
@@ -255,4 +265,15 @@ def quantity_of(
             return Reason.SIZE_TOO_SMALL, Decimal(0)
         if quantity * price < rules.min_notional:
             return Reason.SIZE_TOO_SMALL, Decimal(0)
+        to_sell = in_lots(quantity * (1 - Decimal(repr(bot.taker_fee))), rules)
+        too_little = to_sell < max(rules.min_quantity, rules.lot_step)
+        if bot.live and (too_little or to_sell * price * Decimal("0.9") < rules.min_notional):
+            return Reason.SIZE_TOO_SMALL, Decimal(0)
     return None, quantity
+
+
+def in_lots(held: Decimal, rules: MarketRules | None) -> Decimal:
+    """What a venue takes of what is held."""
+    if rules is None or rules.lot_step <= 0:
+        return held
+    return held // rules.lot_step * rules.lot_step

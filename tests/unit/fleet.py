@@ -16,6 +16,7 @@ from tests.reference import Bot, Life
 from trade_worker.accounts import Accounts
 from trade_worker.bot_row import BotRow, PositionSnapshot
 from trade_worker.bot_table import BotTable
+from trade_worker.row_state import Key
 from trade_worker.thresholds import NAMES, POSITION
 
 NOW_MS: Final = 1_700_000_000_000
@@ -86,12 +87,20 @@ def open_position(**changes: Any) -> PositionSnapshot:
         "mode": Mode.PAPER,
         "average_entry": 2000.0,
         "cost": 600.0,
-        "held": Decimal("0.3"),
+        "held": HELD,
         "opened_market_ms": MARKET_MS - 60_000,
         "regime": Regime.WEAK,
     }
     return PositionSnapshot(**{**fields, **changes})
 
+
+HELD: Final = Decimal("0.3")
+KEYS: Final = {
+    "ready": Key(31, live=True, in_trouble=False),
+    "not live": Key(31, live=False, in_trouble=False),
+    "in trouble": Key(31, live=True, in_trouble=True),
+    "missing": None,
+}
 
 _LIFE = {
     Life.ENTERING: PositionStatus.OPENING,
@@ -111,6 +120,8 @@ def put(table: BotTable, bot_id: int, bot: Bot, *, capital: float, user_id: int,
             peak=bot.peak,
             regime=bot.regime,
             cost=0.0,
+            held=HELD,
+            mode=Mode.LIVE if bot.holds_live else Mode.PAPER,
         )
     table.put(
         bot_row(
@@ -118,6 +129,8 @@ def put(table: BotTable, bot_id: int, bot: Bot, *, capital: float, user_id: int,
             user_id=user_id,
             capital=capital,
             status=bot.status,
+            mode="live" if bot.live else "paper",
+            key=KEYS[bot.key],
             profile={} if bot.valid else {"min_adx": "nonsense"},
             taker_fee=bot.taker_fee,
             position=position,
@@ -217,5 +230,8 @@ def bots(draw: st.DrawFn, lives: tuple[Life, ...] = tuple(Life)) -> Bot:
         peak=draw(st.sampled_from([0.0, 0.004, 0.005, 0.01, 0.2, -0.01])),
         opened_ms=MARKET_MS - age_ms,
         regime=draw(st.sampled_from(list(Regime))),
+        live=draw(st.booleans()),
+        holds_live=draw(st.booleans()),
+        key=draw(st.sampled_from(["ready"] * _MANY + sorted(KEYS))),
         **{name: name == flag for name in usual},
     )

@@ -30,6 +30,7 @@ class Model:
         self.stake = 0.0
         self.sequence = 0
         self.failed = 0
+        self.exits = 0
         self.not_before_ms = 0
         self.held: Decimal | None = None
 
@@ -84,7 +85,9 @@ class TableMachine(RuleBasedStateMachine):
 
     @rule(at=st.integers(0, 1), bot_id=IDS)
     def end_entry_unfilled(self, at: int, bot_id: int) -> None:
-        told = self.tables[at].entry_ended_unfilled(bot_id, market_time_ms=MARKET_MS)
+        told = self.tables[at].entry_ended_unfilled(
+            bot_id, sequence=self._sequence(at, bot_id), market_time_ms=MARKET_MS
+        )
         model = self._told(at, bot_id, Phase.ENTERING, told)
         if model:
             model.phase, model.stake = Phase.FLAT, 0.0
@@ -94,14 +97,14 @@ class TableMachine(RuleBasedStateMachine):
     @rule(at=st.integers(0, 1), bot_id=IDS, cost=AMOUNTS)
     def fill_entry(self, at: int, bot_id: int, cost: float) -> None:
         held = Decimal("0.25")
-        sequence = self.models[at][bot_id].sequence if bot_id in self.models[at] else 1
+        sequence = self._sequence(at, bot_id)
         told = self.tables[at].entry_filled(
             bot_id, open_position(sequence=sequence, cost=cost, held=held)
         )
         model = self._told(at, bot_id, Phase.ENTERING, told)
         if model:
             model.phase, model.stake, model.held = Phase.OPEN, cost, held
-            model.failed = model.not_before_ms = 0
+            model.failed = model.not_before_ms = model.exits = 0
 
     @rule(at=st.integers(0, 1), bot_id=IDS)
     def decide_exit(self, at: int, bot_id: int) -> None:
@@ -121,23 +124,67 @@ class TableMachine(RuleBasedStateMachine):
     def end_exit_unfilled(self, at: int, bot_id: int) -> None:
         held = Decimal("0.125")
         told = self.tables[at].exit_ended_unfilled(
-            bot_id, version=9, held=held, market_time_ms=MARKET_MS
+            bot_id,
+            sequence=self._sequence(at, bot_id),
+            attempt=self.models[at][bot_id].exits if bot_id in self.models[at] else 0,
+            version=9,
+            held=held,
+            market_time_ms=MARKET_MS,
         )
         model = self._told(at, bot_id, Phase.EXITING, told)
         if model:
             model.phase, model.held = Phase.OPEN, held
-            row = self.tables[at].row_of(bot_id)
-            model.not_before_ms = int(self.tables[at].not_before_ms[row])
-            assert model.not_before_ms >= MARKET_MS + 5_000
+            model.not_before_ms = MARKET_MS + min(5_000 * 2**model.exits, 300_000)
+            model.exits += 1
+
+    @rule(at=st.integers(0, 1), bot_id=IDS)
+    def deny_exit(self, at: int, bot_id: int) -> None:
+        told = self.tables[at].exit_denied(bot_id, market_time_ms=MARKET_MS)
+        model = self._told(at, bot_id, Phase.EXITING, told)
+        if model:
+            model.phase = Phase.OPEN
+            model.not_before_ms = MARKET_MS + min(5_000 * 2**model.exits, 300_000)
+
+    @rule(at=st.integers(0, 1), bot_id=IDS)
+    def hear_of_earlier_orders(self, at: int, bot_id: int) -> None:
+        """Of the position before, and of the exit before: neither is what the row waits for."""
+        table, now = self.tables[at], self._sequence(at, bot_id)
+        told = [
+            table.entry_filled(bot_id, open_position(sequence=now - 1)),
+            table.entry_ended_unfilled(bot_id, sequence=now - 1, market_time_ms=MARKET_MS),
+            table.exit_filled(bot_id, sequence=now - 1, realised=1.0, market_time_ms=MARKET_MS),
+        ]
+        exits = self.models[at][bot_id].exits if bot_id in self.models[at] else 0
+        told += [
+            table.exit_ended_unfilled(
+                bot_id,
+                sequence=sequence,
+                attempt=attempt,
+                version=1,
+                held=Decimal(1),
+                market_time_ms=MARKET_MS,
+            )
+            for sequence, attempt in ((now - 1, exits), (now, exits - 1), (now, exits + 1))
+        ]
+        assert not any(told)
 
     @rule(at=st.integers(0, 1), bot_id=IDS, realised=st.sampled_from([-25.0, 7.5]))
     def fill_exit(self, at: int, bot_id: int, realised: float) -> None:
-        told = self.tables[at].exit_filled(bot_id, realised=realised, market_time_ms=MARKET_MS)
+        told = self.tables[at].exit_filled(
+            bot_id,
+            sequence=self._sequence(at, bot_id),
+            realised=realised,
+            market_time_ms=MARKET_MS,
+        )
         model = self._told(at, bot_id, Phase.EXITING, told)
         if model:
             model.phase, model.stake, model.held = Phase.FLAT, 0.0, None
             model.not_before_ms = MARKET_MS + 300_000
             self.realised[bot_id] = self.realised.get(bot_id, 0.0) + realised
+
+    def _sequence(self, at: int, bot_id: int) -> int:
+        model = self.models[at].get(bot_id)
+        return 1 if model is None else model.sequence
 
     def _told(self, at: int, bot_id: int, phase: Phase, told: bool) -> Model | None:
         model = self.models[at].get(bot_id)
@@ -159,6 +206,8 @@ class TableMachine(RuleBasedStateMachine):
                 assert table.phase[row] == model.phase
                 assert table.at_stake[row] == model.stake
                 assert table.sequence[row] == model.sequence
+                if model.phase in (Phase.OPEN, Phase.EXITING):
+                    assert table.exit_attempts[row] == model.exits
                 assert table.not_before_ms[row] == model.not_before_ms
                 assert table.held.get(row) == model.held
                 assert table.threshold("min_adx", slice(row, row + 1))[0] == model.min_adx

@@ -11,8 +11,8 @@ from shared.messages import Regime, Tick
 from shared.money import MarketRules
 from shared.reasons import Reason
 from shared.risk_profile import DEFAULTS
-from tests.reference import Bot, Life, exit_reason, first_denial, quantity_of
-from tests.unit.fleet import NOW_MS, RULES, bots, new_table, put, tick_with, ticks
+from tests.reference import Bot, Life, exit_reason, first_denial, in_lots, quantity_of
+from tests.unit.fleet import HELD, NOW_MS, RULES, bots, new_table, put, tick_with, ticks
 from trade_worker.decide import Decisions, decide
 from trade_worker.exits import explain_exit
 from trade_worker.risk.pipeline import explain, verdict_of
@@ -72,7 +72,7 @@ def test_columns_agree_with_the_reference(
     fleet: list[Owned], tick: Tick, rules: MarketRules | None, limit: int
 ) -> None:
     decisions, verdicts, peaks = decide_all(fleet, tick, rules, limit)
-    exits = {decision.bot_id: decision.reason for decision in decisions.exits}
+    exits = {decision.bot_id: (decision.reason, decision.quantity) for decision in decisions.exits}
     entries = {decision.bot_id: decision.quantity for decision in decisions.entries}
     unclosed = {
         user: sum(o.user_id == user and o.bot.life is not Life.FLAT for o in fleet)
@@ -82,7 +82,8 @@ def test_columns_agree_with_the_reference(
     expected: dict[Reason, int] = {}
     for bot_id, owned in enumerate(fleet, start=1):
         reason, peak = exit_reason(owned.bot, tick)
-        assert exits.get(bot_id) == reason
+        sold = in_lots(HELD, rules) if owned.bot.holds_live else HELD
+        assert exits.get(bot_id) == (reason and (reason, sold) if sold else None)
         if owned.bot.life is Life.OPEN:
             assert peaks[bot_id] == peak
         verdict = first_denial(owned.bot, tick, NOW_MS)

@@ -12,6 +12,7 @@ from shared.messages import Regime
 from shared.orders import Leg, Mode, PositionStatus
 from shared.reasons import RISK_FILTER, Reason
 from tests.unit.fleet import (
+    KEYS,
     MARKET_MS,
     NOW_MS,
     RULES,
@@ -34,6 +35,8 @@ def verdict(tick: dict[str, Any], **bot: Any) -> Reason | None:
     return verdict_of(table, 0)
 
 
+NOT_READY = ("missing", "not live", "in trouble")
+
 BOTS = [
     (Reason.ENTRY_SIGNAL, {}),
     (Reason.ROW_INVALID, {"capital": -1.0}),
@@ -49,12 +52,18 @@ BOTS = [
     (Reason.BREAKER_OPEN, {"breaker_open": True}),
     (Reason.KILL_SWITCH_ON, {"entries_off": True}),
     (Reason.KILL_SWITCH_ON, {"all_off": True}),
+    *((Reason.CREDENTIAL_NOT_READY, {"mode": "live", "key": KEYS[key]}) for key in NOT_READY),
+    (Reason.ENTRY_SIGNAL, {"mode": "live", "key": KEYS["ready"]}),
+    (Reason.ENTRY_SIGNAL, {"mode": "paper", "key": KEYS["in trouble"]}),
     (Reason.TARGET_BELOW_MINIMUM, {"profile": {"min_profit_target": 0.046}}),
     (Reason.ENTRY_SIGNAL, {"profile": {"min_profit_target": 0.045}}),
     (Reason.TARGET_BELOW_COSTS, {"taker_fee": 0.0074}),
     (Reason.USER_POSITION_LIMIT, {"max_open_positions": 0}),
     (Reason.SIZE_TOO_SMALL, {"capital": 8.33}),
     (Reason.ENTRY_SIGNAL, {"capital": 8.4}),
+    # Live, what is left after the fee and a loss of 10 % must be worth 5, too: 9.28 × 0.6 × 0.9.
+    (Reason.SIZE_TOO_SMALL, {"capital": 9.26, "mode": "live", "key": KEYS["ready"]}),
+    (Reason.ENTRY_SIGNAL, {"capital": 9.32, "mode": "live", "key": KEYS["ready"]}),
 ]
 
 TICKS = [
@@ -234,6 +243,13 @@ EXITS = [
     (None, 2095.0, {"unsettled": True}),
     (Reason.PROFIT_TARGET, 2095.0, {"status": "asleep"}),
     (None, 2095.0, {"mode": "imaginary"}),
+    *(
+        (None, 2095.0, {"in_mode": Mode.LIVE, "mode": mode, "key": KEYS[key]})
+        for mode in Mode
+        for key in ("missing", "in trouble")
+    ),
+    (Reason.PROFIT_TARGET, 2095.0, {"in_mode": Mode.LIVE, "key": KEYS["not live"]}),
+    (Reason.PROFIT_TARGET, 2095.0, {"mode": "live", "key": KEYS["in trouble"]}),
     (None, math.nan, {"status": "stopping"}),
     (None, math.inf, {}),
     (None, 0.0, {}),
@@ -247,7 +263,9 @@ def test_an_open_position_is_sold_for_a_reason(
     changes = dict(changes)
     in_position = {name: changes.pop(name) for name in ("peak", "regime") if name in changes}
     position = open_position(
-        opened_market_ms=MARKET_MS - changes.pop("age_ms", 60_000), **in_position
+        opened_market_ms=MARKET_MS - changes.pop("age_ms", 60_000),
+        mode=changes.pop("in_mode", Mode.PAPER),
+        **in_position,
     )
     table = new_table()
     table.put(bot_row(position=position, **changes))
