@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any, Protocol
 
 from shared.errors import BotfleetError, InvalidSettings
+from shared.hardening import harden
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +123,8 @@ def _signals(stopping: asyncio.Event) -> Iterator[None]:
 def execute(main: Callable[[], Awaitable[None]]) -> int:
     """Run `main` on uvloop and return the exit code, with a last line that says why."""
     import uvloop
+
+    harden()
 
     async def body() -> None:
         await main()
