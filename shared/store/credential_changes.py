@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, and_, exists, func, insert, or_, select, t
 from shared.errors import Refused
 from shared.leases import LeaseKind
 from shared.orders import Mode, OrderStatus
+from shared.store import recovery
 from shared.store.credentials import (
     EVERY_CREDENTIAL,
     SEALED_FIELDS,
@@ -244,6 +245,9 @@ async def _insert(
     # The key is bound to the row's number, which only the row's insertion gives.
     place = (await by_ids(tx, [credential_id]))[credential_id].place
     await rewrapped(tx, credential_id, seal(place))
+    await recovery.pass_on(
+        tx, user_id=values["user_id"], venue=values["venue"], credential_id=credential_id
+    )
     return (await by_ids(tx, [credential_id]))[credential_id]
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import Select, and_, exists, select, update
 
 from shared.errors import Refused
 from shared.store.engine import Transaction
-from shared.store.tables import bots, credentials, users
+from shared.store.tables import bots, credentials, recoveries, users
 from shared.store.types import database_now
 from shared.vault import Place, Sealed
 
@@ -156,14 +156,17 @@ async def in_trouble(tx: Transaction, shards: Collection[int]) -> dict[int, str]
 async def set_trouble(tx: Transaction, credential_id: int, why: str | None) -> bool:
     """Say why a key cannot be used, or None that it can; whether that is news.
 
-    Of one that was replaced, its successor is meant: that is what was used for it.
+    Of one that was replaced, its successor is meant: that is what was used for it. The trouble
+    of an account that is to be recovered first stays.
     """
     meant = await usable(tx, credential_id)
+    owing = select(recoveries.c.credential_id).where(recoveries.c.asked_at.is_(None))
     changed = await tx.execute(
         update(credentials)
         .where(
             credentials.c.id == (credential_id if meant is None else meant.id),
             credentials.c.trouble.is_distinct_from(why),
+            credentials.c.id.not_in(owing),
         )
         .values(trouble=why, updated_at=database_now())
         .returning(credentials.c.id)

@@ -185,6 +185,22 @@ async def unasked(tx: Transaction, credential_id: int, why: str) -> None:
     )
 
 
+async def pass_on(tx: Transaction, *, user_id: int, venue: str, credential_id: int) -> None:
+    """A new key of an account owes what the earlier ones did."""
+    earlier = select(credentials.c.id).where(
+        credentials.c.user_id == user_id, credentials.c.venue == venue
+    )
+    passed = await tx.execute(
+        update(recoveries)
+        .where(recoveries.c.credential_id.in_(earlier), recoveries.c.asked_at.is_(None))
+        .values(credential_id=credential_id)
+        .returning(recoveries.c.namespace)
+    )
+    if passed.first() is not None:
+        new = update(credentials).where(credentials.c.id == credential_id)
+        await tx.execute(new.values(trouble=NOT_ASKED))
+
+
 def _may_have_traded() -> ColumnElement[bool]:
     """Keys that open, of users with bots at their venue: the active one, or the last there was."""
     newer = credentials.alias("newer")
