@@ -9,7 +9,7 @@ from decimal import Decimal
 from shared.orders import Fill, Intent, LiveOrder
 from shared.vault import ApiKey
 from shared.venues import VENUES
-from trade_worker.venues import Report, Sent
+from trade_worker.venues import Report, Sent, Verdict
 from trade_worker.venues.limiter import Limiter
 from trade_worker.venues.venue_desk import VenueDesk
 
