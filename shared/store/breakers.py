@@ -26,7 +26,7 @@ from shared.breakers import Trip
 from shared.clock import datetime_of, ms_of
 from shared.limits import BreakerKind, BreakerScope
 from shared.messages import BreakerClosed, BreakerOpened, encode
-from shared.orders import Intent
+from shared.orders import OrderFacts
 from shared.store.bulk import Rows, dialect_of, insert_into
 from shared.store.database_url import Dialect
 from shared.store.engine import Transaction
@@ -91,31 +91,31 @@ async def count_open(tx: Transaction) -> dict[BreakerScope, int]:
     return {BreakerScope(row.scope): row.open for row in rows}
 
 
-async def open_tripped(tx: Transaction, trips: Sequence[tuple[Trip, Intent]]) -> None:
-    """Open breakers, each with the exit that tripped it, and write an event for each.
+async def open_tripped(tx: Transaction, trips: Sequence[tuple[Trip, OrderFacts]]) -> None:
+    """Open breakers, each with the order that tripped it, and write an event for each.
 
     One that is open for as long already stays as it is, without an event. The same breaker must
     not be among them twice.
     """
-    by_key = {(t.scope, t.scope_id, t.kind): (t, intent) for t, intent in sorted(trips, key=_key)}
+    by_key = {(t.scope, t.scope_id, t.kind): (t, order) for t, order in sorted(trips, key=_key)}
     new = _TRIPS.parameters(
-        (*key, datetime_of(t.open_until_ms), _facts(t, intent))
-        for key, (t, intent) in by_key.items()
+        (*key, datetime_of(t.open_until_ms), _facts(t, order))
+        for key, (t, order) in by_key.items()
     )
     events = []
     for row in (await tx.execute(_open(dialect_of(tx)), new)).all():
-        opened, intent = by_key[BreakerScope(row.scope), row.scope_id, BreakerKind(row.kind)]
+        opened, order = by_key[BreakerScope(row.scope), row.scope_id, BreakerKind(row.kind)]
         event = BreakerOpened(
             scope=opened.scope,
             scope_id=opened.scope_id,
-            user_id=intent.user_id,
+            user_id=order.user_id,
             kind=opened.kind,
             open_until_ms=opened.open_until_ms,
-            client_order_id=intent.client_order_id,
+            client_order_id=order.client_order_id,
             facts=dict(opened.facts),
             at_ms=ms_of(row.opened_at),
         )
-        events.append((intent.shard, event))
+        events.append((order.shard, event))
     await _announce(tx, events)
 
 
@@ -215,7 +215,7 @@ async def _announce(
         await tx.execute(insert_events(dialect_of(tx)), EVENTS.parameters(rows))
 
 
-def _key(tripped: tuple[Trip, Intent]) -> tuple[str, int, str]:
+def _key(tripped: tuple[Trip, OrderFacts]) -> tuple[str, int, str]:
     # Every writer of several breakers takes them in this order, so that none waits in a circle.
     trip = tripped[0]
     return trip.scope, trip.scope_id, trip.kind
@@ -225,8 +225,8 @@ def _row_key(row: Row[Any]) -> tuple[str, int, str]:
     return row.scope, row.scope_id, row.kind
 
 
-def _facts(trip: Trip, intent: Intent) -> dict[str, object]:
-    return {**trip.facts, "client_order_id": intent.client_order_id}
+def _facts(trip: Trip, order: OrderFacts) -> dict[str, object]:
+    return {**trip.facts, "client_order_id": order.client_order_id}
 
 
 def _breaker(row: Row[Any]) -> Breaker:

@@ -16,7 +16,7 @@ from shared.clock import datetime_of
 from shared.errors import Refused
 from shared.limits import BreakerScope
 from shared.money import decimal_of, exact
-from shared.orders import BotStatus, Intent, PositionStatus
+from shared.orders import BotStatus, OrderFacts, PositionStatus
 from shared.store import breakers
 from shared.store.breakers import Subject
 from shared.store.bulk import Rows, dialect_of
@@ -37,28 +37,32 @@ _USER_IDS = Rows("user_ids", id=Id)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """A position that an exit closed, and what it realised, in its quote currency."""
+    """A position that an order closed, and what it realised, in its quote currency.
 
-    exit: Intent
+    `correction`: it was closed before, and `realised_pnl` is what a late fill adds to its result.
+    """
+
+    closed_by: OrderFacts
     realised_pnl: Decimal
+    correction: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Loss:
     """A result below zero. `streak` counts the bot's losses in a row, this one included."""
 
-    exit: Intent
+    closed_by: OrderFacts
     streak: int
     capital: Decimal
     risk_profile: object
 
     @property
     def purse(self) -> Purse:
-        return Purse(self.exit.mode, quote_of(self.exit.pair))
+        return Purse(self.closed_by.mode, quote_of(self.closed_by.pair))
 
     @property
     def day_ms(self) -> int:
-        return day_start_ms(self.exit.market_time_ms)
+        return day_start_ms(self.closed_by.market_time_ms)
 
     def threshold(self, name: str) -> float:
         """One of the bot's thresholds; a stored value that makes no sense is the default."""
@@ -90,21 +94,24 @@ async def book(tx: Transaction, results: Sequence[Result]) -> None:
     if not results:
         return
     dialect = dialect_of(tx)
-    ids = BOT_IDS.parameters((bot_id,) for bot_id in {r.exit.bot_id for r in results})
+    ids = BOT_IDS.parameters((bot_id,) for bot_id in {r.closed_by.bot_id for r in results})
     accounts = {row.id: row for row in await tx.execute(_lock_bots(dialect), ids)}
     booked = {bot_id: (row.realised, row.loss_streak) for bot_id, row in accounts.items()}
     losses = []
     for result in results:
-        bot_id = result.exit.bot_id
+        bot_id = result.closed_by.bot_id
         realised, streak = booked[bot_id]
         lost = result.realised_pnl < 0
         with exact():
-            booked[bot_id] = realised + result.realised_pnl, streak + 1 if lost else 0
+            realised += result.realised_pnl
+        if not result.correction:
+            streak = streak + 1 if lost else 0
+        booked[bot_id] = realised, streak
         if lost:
             losses.append(
                 _Loss(
-                    exit=result.exit,
-                    streak=streak + 1,
+                    closed_by=result.closed_by,
+                    streak=streak,
                     capital=_usable(accounts[bot_id].capital),
                     risk_profile=accounts[bot_id].risk_profile,
                 )
@@ -116,8 +123,8 @@ async def book(tx: Transaction, results: Sequence[Result]) -> None:
 
 
 async def _trip(tx: Transaction, losses: Sequence[_Loss]) -> None:
-    by_user = _grouped(losses, lambda loss: loss.exit.user_id)
-    by_bot = _grouped(losses, lambda loss: loss.exit.bot_id)
+    by_user = _grouped(losses, lambda loss: loss.closed_by.user_id)
+    by_bot = _grouped(losses, lambda loss: loss.closed_by.bot_id)
     # Venues' clocks may stand on either side of midnight: the later day is judged.
     days = {user_id: max(loss.day_ms for loss in lost) for user_id, lost in by_user.items()}
     realised = await _read_days(tx, days)
@@ -129,12 +136,12 @@ async def _trip(tx: Transaction, losses: Sequence[_Loss]) -> None:
             *((BreakerScope.USER, user_id) for user_id in by_user),
         ],
     )
-    trips: list[tuple[Trip, Intent]] = []
+    trips: list[tuple[Trip, OrderFacts]] = []
     for bot_id, lost in by_bot.items():
         last = lost[-1]
         trips += _streak(bot_id, lost)
-        if last.day_ms == days[last.exit.user_id]:
-            today = (r for r in realised[last.exit.user_id] if r.bot_id == bot_id)
+        if last.day_ms == days[last.closed_by.user_id]:
+            today = (r for r in realised[last.closed_by.user_id] if r.bot_id == bot_id)
             own = {loss.purse: loss.capital for loss in lost}
             fraction = last.threshold("max_daily_loss")
             trips += _daily((BreakerScope.BOT, bot_id), lost, today, own, fraction, resets)
@@ -146,13 +153,13 @@ async def _trip(tx: Transaction, losses: Sequence[_Loss]) -> None:
         await breakers.open_tripped(tx, trips)
 
 
-def _streak(bot_id: int, losses: Sequence[_Loss]) -> Iterator[tuple[Trip, Intent]]:
+def _streak(bot_id: int, losses: Sequence[_Loss]) -> Iterator[tuple[Trip, OrderFacts]]:
     worst = max(losses, key=lambda loss: loss.streak)
     limit = int(worst.threshold("max_loss_streak"))
-    at_ms = worst.exit.market_time_ms
+    at_ms = worst.closed_by.market_time_ms
     tripped = streak_trip(bot_id, losses=worst.streak, limit=limit, market_time_ms=at_ms)
     if tripped is not None:
-        yield tripped, worst.exit
+        yield tripped, worst.closed_by
 
 
 def _daily(
@@ -162,9 +169,9 @@ def _daily(
     capital: Mapping[Purse, Decimal],
     max_daily_loss: float,
     resets: Mapping[Subject, datetime],
-) -> Iterator[tuple[Trip, Intent]]:
+) -> Iterator[tuple[Trip, OrderFacts]]:
     since = resets.get(subject)
-    last = max(losses, key=lambda loss: loss.exit.market_time_ms).exit
+    last = max(losses, key=lambda loss: loss.closed_by.market_time_ms).closed_by
     tripped = daily_trip(
         *subject,
         results=[(r.purse, r.realised_pnl) for r in today if since is None or r.closed_at > since],

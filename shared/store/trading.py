@@ -327,7 +327,7 @@ def _after_exit(proposal: Proposal, totals: PositionTotals) -> PositionState:
 
 def _closed(exits: Sequence[Proposal], states: Mapping[PositionKey, PositionState]) -> list[Result]:
     return [
-        Result(exit=p.intent, realised_pnl=states[p.position].totals.realised_pnl)
+        Result(closed_by=p.intent, realised_pnl=states[p.position].totals.realised_pnl)
         for p in exits
         if states[p.position].status is PositionStatus.CLOSED
     ]
