@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -11,6 +11,7 @@ from shared.vault import ApiKey
 from shared.venues import VENUES
 from trade_worker.venues import Report, Sent, Verdict
 from trade_worker.venues.limiter import Limiter
+from trade_worker.venues.listing import ListedOrder
 from trade_worker.venues.venue_desk import VenueDesk
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,16 @@ class LiveOrders:
         if venue is None:
             venue = (await self._opened(credential_id)).venue
         return await self._desks[venue].balances(credential_id)
+
+    async def orders_since(
+        self, credential_id: int, venue: str, pairs: Collection[str], *, since_ms: int
+    ) -> list[ListedOrder]:
+        """Every order on the account in these markets, opened since then, whoever placed it."""
+        return await self._desks[venue].orders_since(credential_id, pairs, since_ms=since_ms)
+
+    async def details(self, order: LiveOrder) -> ListedOrder:
+        """What was asked for with an order whose `venue_order_id` is known."""
+        return await self._desks[order.venue].details(order)
 
     def forget(self, credential_id: int) -> None:
         """The credential was changed or removed: it is opened anew when it is next used."""

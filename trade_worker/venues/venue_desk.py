@@ -5,8 +5,9 @@ proves in `replies.py`.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from decimal import Decimal
@@ -23,6 +24,7 @@ from trade_worker.venues.clients import ClientPool, Keys
 from trade_worker.venues.dialect import Asking, Call, Dialect, Times
 from trade_worker.venues.kraken import KrakenDialect
 from trade_worker.venues.limiter import Limiter, Priority
+from trade_worker.venues.listing import LISTINGS, ListedOrder
 from trade_worker.venues.replies import Judged, Unreadable, answer_of, judge, refusal_of
 from trade_worker.venues.symbols import LOAD_TIMEOUT_SECS, Symbols, currency_named, load_symbols
 from trade_worker.venues.venue_clock import ServerTime, VenueClock
@@ -65,6 +67,7 @@ class VenueDesk:
         self._url = url
         self._limiter = limiter
         self._dialect = DIALECTS[venue.name]
+        self._listing = LISTINGS[venue.name]
         self.pool = ClientPool(venue=venue, url=url, proxy_url=proxy_url, keys=keys)
         self._clock = VenueClock(venue, ask=self._server_time)
         self._symbols = Symbols(load=self._load_symbols)
@@ -137,6 +140,35 @@ class VenueDesk:
         except Unreadable as exc:
             raise VenueUnavailable(f"{self._venue.name} answered {exc}") from None
         return {currency_named(self._venue, code): amount for code, amount in free.items()}
+
+    async def orders_since(
+        self, credential_id: int, pairs: Collection[str], *, since_ms: int
+    ) -> list[ListedOrder]:
+        """Every order on the account in these markets, opened since then, whoever placed it.
+
+        Raises as `ask`. A pair that the venue does not have has no orders.
+        """
+        symbols = []
+        for pair in pairs:
+            with contextlib.suppress(SymbolRefused):
+                symbols.append(await self._symbols.of(pair))
+        await self._clock.ready()
+        now_ms = self._clock.at_ms(monotonic_secs())
+        asking = self._asking(credential_id)
+        try:
+            return await self._listing.since(
+                symbols, since_ms=since_ms, now_ms=now_ms, asking=asking
+            )
+        except Unreadable as exc:
+            raise VenueUnavailable(f"{self._venue.name} answered {exc}") from None
+
+    async def details(self, order: LiveOrder) -> ListedOrder:
+        """What was asked for with an order whose `venue_order_id` is known. Raises as `ask`."""
+        symbol = await self._symbol(order)
+        try:
+            return await self._listing.one(order, symbol, self._asking(order.credential_id))
+        except Unreadable as exc:
+            raise VenueUnavailable(f"{self._venue.name} answered {exc}") from None
 
     def _asking(self, credential_id: int) -> Asking:
         async def asking(call: Call) -> Judged:
