@@ -18,6 +18,7 @@ _SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "Users and bots": {
         "users": "console.users:users",
+        "keys": "console.keys:keys",
         "bots": "console.bots:bots",
     },
     "Look": {

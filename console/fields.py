@@ -20,6 +20,7 @@ from shared.venues import VENUES
 MAX_NAME_LENGTH: Final = 100
 MAX_CAPITAL: Final = Decimal(10) ** 12
 MAX_DECIMAL_PLACES: Final = 18
+MAX_TAKER_FEE: Final = Decimal("0.05")
 DEFAULT_CAPITAL: Final = Decimal(1000)
 """In the quote currency of each of the bot's pairs."""
 
@@ -89,13 +90,25 @@ def amount(field: str, value: object) -> Decimal:
 
 
 def mode(value: object) -> Mode:
-    """`paper`. Live orders need keys, which this version cannot keep yet."""
+    """`paper` or `live`."""
     text = value.strip().lower() if isinstance(value, str) else ""
-    if text == Mode.LIVE:
-        raise Refused("mode must be paper, was 'live': live orders are not available yet")
-    if text != Mode.PAPER:
-        raise Refused(f"mode must be paper, was {value!r}")
-    return Mode.PAPER
+    if text not in tuple(Mode):
+        raise Refused(f"mode must be paper or live, was {value!r}")
+    return Mode(text)
+
+
+def taker_fee(value: str) -> Decimal:
+    """What an account pays as taker: a fraction from 0 to 0.05, exact."""
+    try:
+        exact = Decimal(value)
+    except InvalidOperation:
+        exact = Decimal("NaN")
+    if not exact.is_finite() or not 0 <= exact <= MAX_TAKER_FEE:
+        raise Refused(
+            f"--taker-fee must be a fraction from 0 to {MAX_TAKER_FEE} (0.0026 is 0.26 %), was "
+            f"{value!r}"
+        )
+    return exact
 
 
 def status(value: object) -> BotStatus:
