@@ -15,7 +15,7 @@ from console.output import (
     print_document,
     print_table,
 )
-from console.stops import stops_of
+from console.stops import key_stops, stops_of
 from console.wiring import on_store
 from shared.errors import Refused
 from shared.reasons import RISK_FILTER, Reason
@@ -47,6 +47,9 @@ _INSTEAD: Final[Mapping[str, str]] = {"yes": "no", "not flat": "flat", "not know
 class PairExplained:
     """One bot on one pair. `verdict` None: it is not judged, and `notes` say why.
 
+    `position_mode` is that of the open position, which may not be the bot's any more; None: there
+    is none.
+
     `checks` are the five stages in order, `exits` the rules for an open position, each entry a
     `trade_worker.risk.check.CheckResult`.
     """
@@ -56,6 +59,7 @@ class PairExplained:
     tick_age_secs: float | None
     verdict: Reason | None
     notes: tuple[str, ...]
+    position_mode: str | None
     checks: "tuple[CheckResult, ...]"
     exits: "tuple[CheckResult, ...]"
 
@@ -87,6 +91,7 @@ def explain(bot_id: int, pair: str | None, as_json: bool) -> None:
                 "user": bot.user,
                 "venue": bot.venue,
                 "status": bot.status,
+                "mode": bot.mode,
                 "pairs": [_document(one) for one in explained],
             }
         )
@@ -142,6 +147,8 @@ def _one_pair(
         notes.insert(0, f"the bot is {bot.status}: no worker looks at it (`bots start {bot.id}`)")
     if tick is None:
         notes.append(f"no tick of {bot.venue} {pair} has been stored yet")
+    if loaded is not None:
+        notes += key_stops(bot, loaded)
     if loaded is not None and tick is not None:
         checks, exits, complaints = _judged(loaded, switches, tick, now_ms)
         notes.extend(complaints)
@@ -151,6 +158,7 @@ def _one_pair(
         tick_age_secs=None if tick is None else (now_ms - tick.observed_at_ms) / 1000,
         verdict=_verdict(checks),
         notes=tuple(notes),
+        position_mode=loaded.position.mode if loaded and loaded.position else None,
         checks=tuple(checks),
         exits=tuple(exits),
     )
@@ -209,6 +217,7 @@ def _document(one: PairExplained) -> dict[str, Any]:
         "verdict": one.verdict,
         "verdict_text": None if one.verdict is None else one.verdict.text,
         "notes": one.notes,
+        "position_mode": one.position_mode,
         "tick_age_secs": one.tick_age_secs,
         "tick": None if one.tick is None else asdict(one.tick),
         "checks": [asdict(check) for check in one.checks],
@@ -238,7 +247,7 @@ def _print(one: PairExplained) -> None:
         )
         _print_needs(one.checks)
     if one.exits:
-        click.echo("\nThe open position:")
+        click.echo(f"\nThe open position ({one.position_mode}):")
         print_table(
             ("", "Rule", "Fact", "Found", "Sells when", "Field"),
             [_row(check, exits=True) for check in one.exits],
@@ -267,13 +276,19 @@ def _known(check: "CheckResult") -> bool:
 
 def _print_needs(checks: "Sequence[CheckResult]") -> None:
     """What would have to change, for each reason that denies."""
-    denials: dict[Reason, list[str]] = {}
+    denials: dict[Reason, list[CheckResult]] = {}
     for check in checks:
-        if not check.passed and (check.value is not None or check.threshold == "not known"):
-            denials.setdefault(check.reason, []).append(_need(check))
-    if denials:
+        if not check.passed:
+            denials.setdefault(check.reason, []).append(check)
+    # What nobody can compare is missed by a check of its own.
+    needed = {
+        reason: [_need(check) for check in combined]
+        for reason, combined in denials.items()
+        if any(check.value is not None or check.threshold == "not known" for check in combined)
+    }
+    if needed:
         click.echo("\nTo enter it needs:")
-    for reason, needs in denials.items():
+    for reason, needs in needed.items():
         # Mending one of two combined conditions is enough; where there are three, the second
         # way in has two conditions (a breakout: volume, while rising).
         first, *others = needs

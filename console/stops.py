@@ -1,16 +1,18 @@
-"""What stops a bot besides its market: kill switches, breakers and its user's limits, in words."""
+"""What stops a bot besides its market, in words: kill switches, breakers, limits and keys."""
 
 from typing import TYPE_CHECKING
 
 from console.breakers import breaker_text, breakers_of
 from console.output import iso, number
 from shared.limits import KillSwitchScope
+from shared.orders import Mode
 from shared.venues import quote_of
 
 if TYPE_CHECKING:
     from shared.admission import UserStanding
     from shared.store.bots import Bot
     from shared.store.engine import Transaction
+    from shared.store.loading import LoadedBot
     from shared.store.switches import KillSwitch
 
 
@@ -25,6 +27,30 @@ async def stops_of(tx: "Transaction", bot: "Bot") -> list[str]:
         *(breaker_text(breaker) for breaker in await breakers_of(tx, bot)),
         *_limits(standing, bot),
     ]
+
+
+def key_stops(bot: "Bot", loaded: "LoadedBot") -> list[str]:
+    """Why a live bot does not buy, or its live position is not sold, for want of a usable key."""
+    holds_live = loaded.position is not None and loaded.position.mode is Mode.LIVE
+    whose = f"{bot.user} has no key for {bot.venue}"
+    if loaded.credential_id is None:
+        remedy = f"add one with `botfleet keys add {bot.user} --venue {bot.venue}`"
+    elif loaded.credential_trouble is not None:
+        whose = f"the key of {bot.user} for {bot.venue} cannot be used"
+        remedy = loaded.credential_trouble
+    elif not loaded.credential_live:
+        # What is open goes on being sold.
+        holds_live = False
+        whose = f"the key of {bot.user} for {bot.venue} is not live"
+        remedy = f"say that it is with `botfleet keys set {bot.user} --venue {bot.venue} --live`"
+    else:
+        return []
+    notes = []
+    if loaded.mode == Mode.LIVE:
+        notes.append(f"{whose}, so nothing is bought: {remedy}")
+    if holds_live:
+        notes.append(f"{whose}, so the open position, which is live, is not sold: {remedy}")
+    return notes
 
 
 def _covers(switch: "KillSwitch", bot: "Bot") -> bool:
