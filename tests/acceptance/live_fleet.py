@@ -17,19 +17,28 @@ PAIRS: Final = {
     "kraken": ["BTC/USD", "ETH/USD", "SOL/USD", "XRP/USD"],
     "binance": ["BTC/USDT", "ETH/USDT", "SOL/USDT", "BNB/USDT"],
 }
-EAGER: Final = dict(
-    pair.split("=")
-    for pair in (
-        # Passes every stage as soon as the indicators are known …
-        "min_adx=0 min_momentum_4h=-1 min_btc_momentum_1h=-1 max_spread=1 max_volume_ratio=1000 "
-        "min_volume_ratio=0 max_price_to_high=10 max_rsi=100 min_momentum_1h=-1 min_confidence=0 "
-        "cost_multiplier=0 "
-        # … and sells at the first tick, since buying and selling costs two fees, …
-        "early_loss_5m=0 cooldown_secs=0 retry_cooldown_secs=1 "
-        # … again and again.
-        "stake_fraction=0.05 max_daily_loss=1 max_loss_streak=1000"
-    ).split()
-)
+EAGER: Final = {
+    # Passes every stage as soon as the indicators are known …
+    "min_adx": "0",
+    "min_momentum_4h": "-1",
+    "min_btc_momentum_1h": "-1",
+    "max_spread": "1",
+    "max_volume_ratio": "1000",
+    "min_volume_ratio": "0",
+    "max_price_to_high": "10",
+    "max_rsi": "100",
+    "min_momentum_1h": "-1",
+    "min_confidence": "0",
+    "cost_multiplier": "0",
+    # … sells at the first tick, since buying and selling costs two fees …
+    "early_loss_5m": "0",
+    # … and does it again and again.
+    "cooldown_secs": "0",
+    "retry_cooldown_secs": "1",
+    "stake_fraction": "0.05",
+    "max_daily_loss": "1",
+    "max_loss_streak": "1000",
+}
 """A risk profile that does nothing but trade."""
 
 
