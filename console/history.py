@@ -120,7 +120,8 @@ def print_chapter(chapter: Chapter) -> None:
         bold=True,
     )
     if position.exit_wanted is not None:
-        click.echo(f"  to be sold by hand: {position.exit_wanted or 'no reason given'}")
+        meant = "written off" if position.exit_reason == "written_off" else "to be sold"
+        click.echo(f"  {meant} by hand: {position.exit_wanted or 'no reason given'}")
     if position.stuck:
         click.secho(
             f"  stuck: {position.exit_attempts} exits have failed; the last: "

@@ -18,6 +18,7 @@ from console.output import (
     print_table,
 )
 from console.positions_close import close
+from console.positions_write_off import write_off
 from console.wiring import on_store
 from shared.orders import PositionStatus
 from shared.venues import quote_of
@@ -29,10 +30,11 @@ if TYPE_CHECKING:
 
 @click.group(epilog=examples("botfleet positions list --open"))
 def positions() -> None:
-    """Look at positions, and close one by hand."""
+    """Look at positions, and settle one by hand."""
 
 
 positions.add_command(close)
+positions.add_command(write_off)
 
 
 @positions.command(
