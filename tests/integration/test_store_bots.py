@@ -11,10 +11,12 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import Table, delete, insert, select, update
 
+from shared.clock import ms_of
 from shared.errors import InvalidRow, Refused
 from shared.limits import (
     BreakerKind,
     BreakerScope,
+    KillSwitches,
     KillSwitchLevel,
     KillSwitchScope,
     UserStatus,
@@ -28,6 +30,8 @@ from shared.store.bots import BotFilter
 from shared.store.changes import ChangeFeed, Changes
 from shared.store.engine import Store
 from shared.store.loading import LoadedBot
+from trade_worker.roster import row_of
+from trade_worker.row_state import Key
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -55,26 +59,37 @@ async def put(store: Store, table: Table, **values: Any) -> None:
         await tx.execute(insert(table).values(**values))
 
 
-async def open_position(store: Store, bot_id: int, pair: str, sequence: int = 1) -> None:
-    await put(
-        store,
-        t.positions,
-        bot_id=bot_id,
-        user_id=1,
-        venue="kraken",
-        pair=pair,
-        sequence=sequence,
-        mode=Mode.PAPER,
-        status=PositionStatus.OPEN,
-        version=3,
-        regime="weak",
-        entry_quantity=Decimal("0.5"),
-        entry_cost=Decimal(20_000),
-        fees=Decimal("80.25"),
-        peak_profit=0.0125,
-        entry_reason="entry",
-        entered_at=NOW,
-    )
+async def open_position(
+    store: Store, bot_id: int, pair: str, sequence: int = 1, **changes: Any
+) -> None:
+    fields: dict[str, Any] = {
+        "bot_id": bot_id,
+        "user_id": 1,
+        "venue": "kraken",
+        "pair": pair,
+        "sequence": sequence,
+        "mode": Mode.PAPER,
+        "status": PositionStatus.OPEN,
+        "version": 3,
+        "regime": "weak",
+        "entry_quantity": Decimal("0.5"),
+        "entry_cost": Decimal(20_000),
+        "fees": Decimal("80.25"),
+        "peak_profit": 0.0125,
+        "entry_reason": "entry",
+        "entered_at": NOW,
+    }
+    await put(store, t.positions, **{**fields, **changes})
+
+
+async def fail_to_enter(store: Store, bot_id: int, sequence: int, **changes: Any) -> None:
+    nothing: dict[str, Any] = {
+        "entry_quantity": Decimal(0),
+        "entry_cost": Decimal(0),
+        "fees": Decimal(0),
+    }
+    nothing |= {"status": PositionStatus.CLOSED, "peak_profit": None}
+    await open_position(store, bot_id, "BTC/USD", sequence, **{**nothing, **changes})
 
 
 async def place_order(
@@ -85,6 +100,7 @@ async def place_order(
     status: OrderStatus,
     leg: Leg = Leg.EXIT,
     attempt: int = 0,
+    **changes: Any,
 ) -> str:
     client_order_id = uuid4().hex
     await put(
@@ -111,6 +127,7 @@ async def place_order(
         observed_at=NOW,
         received_at=NOW,
         decided_at=NOW,
+        **changes,
     )
     return client_order_id
 
@@ -165,12 +182,12 @@ async def test_an_import_that_is_refused_leaves_nothing(store: Store) -> None:
         assert [user.name for user in await users.page(tx)] == ["user 0"]
 
 
-async def test_the_mode_changes_only_while_nothing_is_open(store: Store) -> None:
-    bot_id = await the_bot(store)
-    await open_position(store, bot_id, "BTC/USD")
+async def test_the_mode_changes_only_while_nothing_is_open(postgres_store: Store) -> None:
+    bot_id = await the_bot(postgres_store)
+    await open_position(postgres_store, bot_id, "BTC/USD")
     with pytest.raises(Refused, match="open position"):
-        await write(store, [spec(mode=Mode.LIVE)])
-    async with store.begin() as tx:
+        await write(postgres_store, [spec(mode=Mode.LIVE)])
+    async with postgres_store.begin() as tx:
         with pytest.raises(Refused, match="open position"):
             await bots.change(tx, bot_id, mode=Mode.LIVE)
         await tx.execute(update(t.positions).values(status=PositionStatus.CLOSED))
@@ -247,7 +264,95 @@ async def test_a_bot_is_loaded_with_its_position_order_and_limits(store: Store) 
     assert btc.position.totals.fees == Decimal("80.25")
     assert (btc.position.entered_at, btc.position.regime) == (NOW, "weak")
     assert (btc.position.version, btc.position.peak_profit) == (3, 0.0125)
-    assert btc.position.exit_attempts == 2
+    assert (btc.position.exit_attempts, btc.position.last_exit_at) == (2, NOW)
+    assert (btc.position.mode, btc.position.ordered_cost) == (Mode.PAPER, Decimal(0))
+    assert (btc.failed_entries, btc.last_failed_at, eth.failed_entries) == (0, None, 0)
+
+
+async def test_the_next_exit_has_a_new_number_whatever_became_of_others(store: Store) -> None:
+    bot_id = await the_bot(store, pairs=("BTC/USD",))
+    await open_position(store, bot_id, "BTC/USD")
+    (btc,) = await loaded(store, bot_id)
+    assert btc.position is not None
+    assert (btc.position.exit_attempts, btc.position.last_exit_at) == (0, None)
+    for attempt in (0, 4):
+        await place_order(store, bot_id, "BTC/USD", status=OrderStatus.NOT_PLACED, attempt=attempt)
+    (btc,) = await loaded(store, bot_id)
+    assert btc.position is not None
+    assert btc.position.exit_attempts == 5
+    # It waits after the fifth as it would have without being loaded again.
+    waits_until = row_of(btc, KillSwitches()).cooldown_until_ms
+    assert waits_until == ms_of(NOW) + 80_000
+
+
+async def test_an_entry_on_its_way_reserves_what_it_may_still_cost(store: Store) -> None:
+    bot_id = await the_bot(store, pairs=("BTC/USD",))
+    await open_position(
+        store,
+        bot_id,
+        "BTC/USD",
+        status=PositionStatus.OPENING,
+        mode=Mode.LIVE,
+        entry_quantity=Decimal("0.1"),
+        entry_cost=Decimal(4_000),
+        fees=Decimal(16),
+    )
+    await place_order(
+        store,
+        bot_id,
+        "BTC/USD",
+        status=OrderStatus.UNKNOWN,
+        leg=Leg.ENTRY,
+        limit_price=Decimal(40_100),
+    )
+    (btc,) = await loaded(store, bot_id)
+    assert btc.position is not None
+    assert (btc.position.mode, btc.position.ordered_cost) == (Mode.LIVE, Decimal(20_050))
+    row = row_of(btc, KillSwitches())
+    assert row.position is not None
+    assert row.position.cost == pytest.approx(20_050 * 1.004)
+    assert (row.position.mode, row.position.held) == (Mode.LIVE, Decimal("0.1"))
+
+
+async def test_the_owners_key_is_loaded_with_what_is_wrong_with_it(store: Store) -> None:
+    bot_id = await the_bot(store, pairs=("BTC/USD",))
+    (btc,) = await loaded(store, bot_id)
+    assert row_of(btc, KillSwitches()).key is None
+    await put(store, t.credentials, id=8, user_id=1, venue="kraken", status="retired", live=True)
+    await put(store, t.credentials, id=9, user_id=1, venue="kraken", live=True)
+    (btc,) = await loaded(store, bot_id)
+    assert row_of(btc, KillSwitches()).key == Key(9, live=True, in_trouble=False)
+    async with store.begin() as tx:
+        await tx.execute(update(t.credentials).values(live=False, trouble="revoked"))
+    (btc,) = await loaded(store, bot_id)
+    assert row_of(btc, KillSwitches()).key == Key(9, live=False, in_trouble=True)
+
+
+async def test_failed_entries_are_counted_since_the_last_that_bought(store: Store) -> None:
+    bot_id = await the_bot(store, pairs=("BTC/USD",))
+    minutes = {1: 1, 2: 2, 3: 4}
+    await fail_to_enter(store, bot_id, 1)
+    for failed, sequence in ((1, 1), (2, 2), (3, 3)):
+        if sequence > 1:
+            await fail_to_enter(store, bot_id, sequence)
+        (btc,) = await loaded(store, bot_id)
+        assert (btc.last_sequence, btc.failed_entries) == (sequence, failed)
+        assert (btc.last_failed_at, btc.last_exited_at) == (NOW, None)
+        row = row_of(btc, KillSwitches())
+        assert row.failed_entries == failed
+        assert row.cooldown_until_ms == ms_of(NOW) + 60_000 * minutes[failed]
+    closed = {"status": PositionStatus.CLOSED, "exited_at": NOW}
+    await open_position(store, bot_id, "BTC/USD", 4, **closed)
+    (btc,) = await loaded(store, bot_id)
+    assert (btc.failed_entries, btc.last_failed_at, btc.last_exited_at) == (0, None, NOW)
+    await fail_to_enter(store, bot_id, 5)
+    (btc,) = await loaded(store, bot_id)
+    assert (btc.failed_entries, btc.last_failed_at) == (1, NOW)
+    for sequence in range(6, 26):
+        await fail_to_enter(store, bot_id, sequence)
+    (btc,) = await loaded(store, bot_id)
+    assert btc.failed_entries == loading.MOST_FAILURES_COUNTED
+    assert row_of(btc, KillSwitches()).cooldown_until_ms == ms_of(NOW) + 3_600_000
 
 
 async def test_a_closed_position_leaves_only_its_sequence(store: Store) -> None:
