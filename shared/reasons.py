@@ -135,6 +135,11 @@ class Reason(StrEnum):
     )
     USER_DISABLED = "user_disabled", Stage.SIZING, "the user is disabled"
     BOT_MODE_CHANGED = "bot_mode_changed", Stage.SIZING, "its mode was changed meanwhile"
+    LIVE_NEEDS_POSTGRES = (
+        "live_needs_postgres",
+        Stage.SIZING,
+        "real orders need PostgreSQL: SQLite is for demo and trial",
+    )
     BALANCE_UNKNOWN = (
         "balance_unknown",
         Stage.SIZING,

@@ -5,16 +5,17 @@ from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from functools import cache
 
-from sqlalchemy import Executable, and_, exists, func, not_, or_, select, text
+from sqlalchemy import Executable, Text, and_, exists, func, not_, or_, select, text, true
 
 from shared import admission
 from shared.admission import UserStanding
 from shared.limits import BreakerScope, UserStatus
 from shared.money import exact
-from shared.orders import BotStatus, Intent, Leg
+from shared.orders import BotStatus, Intent, Leg, Mode
 from shared.reasons import Reason
 from shared.store import switches
 from shared.store.bulk import Rows, dialect_of
+from shared.store.credentials import CredentialStatus
 from shared.store.database_url import Dialect
 from shared.store.engine import Transaction
 from shared.store.tables import (
@@ -22,6 +23,7 @@ from shared.store.tables import (
     UNSETTLED_ORDER,
     bots,
     breakers,
+    credentials,
     orders,
     positions,
     users,
@@ -30,6 +32,7 @@ from shared.store.types import Id
 from shared.venues import quote_of
 
 _IDS = Rows("ids", id=Id)
+_ENTRIES = Rows("entries", bot_id=Id, mode=Text, credential_id=Id)
 
 
 async def denials(tx: Transaction, intents: Sequence[Intent]) -> dict[str, Reason]:
@@ -37,7 +40,8 @@ async def denials(tx: Transaction, intents: Sequence[Intent]) -> dict[str, Reaso
 
     Call it inside the gate (`switches.enter_gate`) and under the leases of the intents' shards:
     then nothing that it reads gets stricter before the transaction ends, but for what people
-    change about users and bots. At most four statements for any number of intents.
+    change about users, keys and bots; a bot's mode waits for it (`bots.change`). At most four
+    statements for any number of intents.
     """
     if not intents:
         return {}
@@ -46,7 +50,7 @@ async def denials(tx: Transaction, intents: Sequence[Intent]) -> dict[str, Reaso
         intents,
         switches=await switches.read_levels(tx),
         users=await standings(tx, {entry.user_id for entry in entries}),
-        stopped_bots=await _stopped(tx, {entry.bot_id for entry in entries}),
+        stopped_bots=await _stopped(tx, entries),
     )
 
 
@@ -71,15 +75,27 @@ async def standings(tx: Transaction, user_ids: Collection[int]) -> dict[int, Use
     }
 
 
-async def _stopped(tx: Transaction, bot_ids: Collection[int]) -> dict[int, Reason]:
-    """Why bots enter nothing: a person stopped or removed them, or their breaker is open."""
-    if not bot_ids:
+async def _stopped(tx: Transaction, entries: Sequence[Intent]) -> dict[int, Reason]:
+    """Why bots enter nothing: a person stopped, removed or changed them, their breaker is open,
+    or the key that they would trade with must not be used."""
+    if not entries:
         return {}
-    asked = _IDS.parameters((bot_id,) for bot_id in bot_ids)
-    return {
-        row.id: Reason.BREAKER_OPEN if row.active else Reason.BOT_NOT_ACTIVE
-        for row in await tx.execute(_stopped_bots(dialect_of(tx)), asked)
-    }
+    asked = _ENTRIES.parameters(
+        {(entry.bot_id, entry.mode, entry.credential_id) for entry in entries}
+    )
+    found: dict[int, Reason] = {}
+    for row in await tx.execute(_stopped_bots(dialect_of(tx)), asked):
+        if not row.active:
+            found[row.id] = Reason.BOT_NOT_ACTIVE
+        elif row.breaker_open:
+            found[row.id] = Reason.BREAKER_OPEN
+        elif row.mode_changed:
+            found[row.id] = Reason.BOT_MODE_CHANGED
+        elif dialect_of(tx) == "sqlite":
+            found[row.id] = Reason.LIVE_NEEDS_POSTGRES
+        else:
+            found[row.id] = Reason.CREDENTIAL_NOT_READY
+    return found
 
 
 async def _open_notional(
@@ -133,17 +149,33 @@ def _standings(dialect: Dialect) -> Executable:
 
 @cache
 def _stopped_bots(dialect: Dialect) -> Executable:
-    ids = _IDS.source(dialect)
+    entries = _ENTRIES.source(dialect)
     active = and_(bots.c.status == BotStatus.ACTIVE, bots.c.removed_at.is_(None))
     breaker_open = exists().where(
         breakers.c.open,
         breakers.c.scope == BreakerScope.BOT,
         breakers.c.scope_id == bots.c.id,
     )
+    mode_changed = bots.c.mode != entries.c.mode
+    has_key = exists().where(
+        credentials.c.id == entries.c.credential_id,
+        credentials.c.user_id == bots.c.user_id,
+        credentials.c.venue == bots.c.venue,
+        credentials.c.status == CredentialStatus.ACTIVE,
+        credentials.c.live,
+        credentials.c.trouble.is_(None),
+    )
+    unusable = true() if dialect == "sqlite" else not_(has_key)
+    cannot_be_live = and_(entries.c.mode == Mode.LIVE, unusable)
     return (
-        select(bots.c.id, active.label("active"))
-        .join_from(ids, bots, bots.c.id == ids.c.id)
-        .where(or_(not_(active), breaker_open))
+        select(
+            bots.c.id,
+            active.label("active"),
+            breaker_open.label("breaker_open"),
+            mode_changed.label("mode_changed"),
+        )
+        .join_from(entries, bots, bots.c.id == entries.c.bot_id)
+        .where(or_(not_(active), breaker_open, mode_changed, cannot_be_live))
     )
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import Select, exists, func, or_, select, text, update
 from shared.errors import Refused
 from shared.leases import LeaseKind
 from shared.orders import BotStatus, Mode
+from shared.store.bulk import dialect_of
 from shared.store.engine import Transaction
 from shared.store.tables import (
     UNCLOSED_POSITION,
@@ -166,12 +167,16 @@ async def change(
 ) -> Bot:
     """Change what is given; a risk profile replaces the whole of the old one.
 
-    Raises `Refused` for an id without a bot, and for another mode while something is open.
+    Raises `Refused` for an id without a bot, for another mode while something is open, and for
+    live mode on SQLite.
     """
     bot = await get(tx, bot_id)
     values: dict[str, Any] = {"capital": capital, "mode": mode, "risk_profile": risk_profile}
     conditions = [bots.c.id == bot_id]
     if mode is not None and mode != bot.mode:
+        if mode is Mode.LIVE and dialect_of(tx) == "sqlite":
+            raise Refused("real orders need PostgreSQL: SQLite is for demo and trial")
+        await _hold_back_intents(tx, bot.shard)
         conditions.append(~something_open())
     changed = await tx.execute(
         update(bots)
@@ -201,6 +206,18 @@ async def remove(tx: Transaction, bot_id: int) -> None:
     )
     if removed.first() is None:
         raise Refused(f"bot {bot_id} has an open position: close it first")
+
+
+async def _hold_back_intents(tx: Transaction, shard: int) -> None:
+    """Wait for what is being committed under a shard's lease, and keep the next from it.
+
+    What is read by later statements is then as the next intents of the shard will find it.
+    """
+    await tx.execute(
+        select(leases.c.number)
+        .where(leases.c.kind == LeaseKind.SHARD, leases.c.number == shard)
+        .with_for_update()
+    )
 
 
 async def _require(tx: Transaction, bot_ids: Sequence[int]) -> None:

@@ -1,5 +1,6 @@
 """Limits and kill switches inside the intent transaction, on both databases."""
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -13,7 +14,7 @@ from shared.limits import (
     KillSwitchScope,
     UserStatus,
 )
-from shared.orders import BotStatus, Mode, PositionStatus
+from shared.orders import BotStatus, PositionStatus
 from shared.reasons import Reason
 from shared.store import bots, switches, users
 from shared.store import tables as t
@@ -80,7 +81,7 @@ async def test_the_notional_of_a_user_is_limited_in_each_quote_currency(store: S
 async def test_an_entry_on_its_way_counts_with_what_it_may_cost(store: Store) -> None:
     one, two, _ = await three(store)
     await limit(store, max_notional=Decimal(150))
-    sent = one.entry("100", mode=Mode.LIVE)
+    sent = replace(one.entry("100"), fills=())
     done = await commit(store, sent)
     assert done.positions[sent.intent.client_order_id].status is PositionStatus.OPENING
     much, little = two.entry("50.01"), two.entry("50")

@@ -221,14 +221,6 @@ async def test_an_exit_decided_on_another_version_is_refused(store: Store) -> No
     assert (await commit(store, exit_of(opened))).positions == {}
 
 
-async def test_a_live_entry_has_no_fills_and_leaves_its_position_opening(store: Store) -> None:
-    live = Proposal(intent=entry(mode=Mode.LIVE).intent)
-    done = await commit(store, live)
-    assert done.positions[live.intent.client_order_id].status is PositionStatus.OPENING
-    (order,) = await rows(store, orders)
-    assert (order.status, order.filled_quantity, order.settled_at) == ("committed", 0, None)
-
-
 @pytest.mark.parametrize(
     "why", ["another owner", "another epoch", "expired", "another shard's lease"]
 )

@@ -32,18 +32,16 @@ class Trader:
     pair: str
     sequence: int = 0
 
-    def entry(
-        self, price: str = "100", *, mode: Mode = Mode.PAPER, market_time_ms: int = NOON_MS
-    ) -> Proposal:
-        """Buy one at this price, without a fee. On paper it is filled, live it is on its way."""
+    def entry(self, price: str = "100", *, market_time_ms: int = NOON_MS) -> Proposal:
+        """Buy one at this price, without a fee."""
         self.sequence += 1
-        return self._proposal(Leg.ENTRY, price, mode, market_time_ms)
+        return self._proposal(Leg.ENTRY, price, market_time_ms)
 
     def exit(self, price: str, *, market_time_ms: int = NOON_MS) -> Proposal:
-        """Sell it at this price, on paper."""
-        return self._proposal(Leg.EXIT, price, Mode.PAPER, market_time_ms)
+        """Sell it at this price."""
+        return self._proposal(Leg.EXIT, price, market_time_ms)
 
-    def _proposal(self, leg: Leg, price: str, mode: Mode, market_time_ms: int) -> Proposal:
+    def _proposal(self, leg: Leg, price: str, market_time_ms: int) -> Proposal:
         order_id = client_order_id(
             NAMESPACE,
             bot_id=self.bot_id,
@@ -58,7 +56,7 @@ class Trader:
             user_id=self.user_id,
             shard=self.shard,
             lease_epoch=self.epoch,
-            mode=mode,
+            mode=Mode.PAPER,
             venue=self.venue,
             pair=self.pair,
             position_sequence=self.sequence,
@@ -85,7 +83,7 @@ class Trader:
             fee_currency=self.pair.partition("/")[2],
             at_ms=market_time_ms,
         )
-        return Proposal(intent=intent, fills=(fill,) if mode is Mode.PAPER else ())
+        return Proposal(intent=intent, fills=(fill,))
 
 
 def spec(user: str = "ann", name: str = "bot", **changes: Any) -> BotSpec:

@@ -28,6 +28,7 @@ PURE_FILES: Final = (
     "shared/recovery.py",
     "shared/request_limits.py",
     "shared/risk_profile.py",
+    "shared/settlement_rules.py",
     "shared/sharding.py",
     "shared/signals.py",
     "shared/topology.py",
