@@ -12,6 +12,7 @@ from shared.store import fleet
 from shared.store.engine import Store
 from shared.store.workers import Process, ProcessKind
 from shared.venues import VENUES
+from trade_worker.egress import Egress
 from trade_worker.key_ring import KeyRing
 from trade_worker.live_trading import LiveAccess
 from trade_worker.venues import OrderPort
@@ -27,7 +28,7 @@ async def build(
     host = socket.gethostname()
     async with store.read() as tx:
         namespace = (await fleet.read(tx)).namespace
-    live = None if store.dialect == "sqlite" else live_access(settings, store)
+    live = None if store.dialect == "sqlite" else live_access(settings, store, host=host)
     ports: dict[Mode, OrderPort] = {Mode.PAPER: PaperOrders()}
     if live is not None:
         ports[Mode.LIVE] = live.port
@@ -49,7 +50,7 @@ async def build(
     )
 
 
-def live_access(settings: Settings, store: Store) -> LiveAccess | None:
+def live_access(settings: Settings, store: Store, *, host: str) -> LiveAccess | None:
     """How real orders reach the venues; None without a vault key: then nothing is live here."""
     from shared.vault import vault_of
 
@@ -61,16 +62,20 @@ def live_access(settings: Settings, store: Store) -> LiveAccess | None:
     from trade_worker.venues.live import LiveOrders
 
     keys = KeyRing(store, vault)
-    proxy = settings.proxy_url
+    proxy_url = None if settings.proxy_url is None else settings.proxy_url.get_secret_value()
+    egress = Egress(store, host=host, proxy_url=proxy_url, alive_secs=settings.lease_ttl_secs)
     return LiveAccess(
         port=LiveOrders(
             urls={venue: settings.venue_url(venue) for venue in VENUES},
-            keys=keys.key,
-            limiters={name: Limiter(venue) for name, venue in VENUES.items()},
-            proxy_url=None if proxy is None else proxy.get_secret_value(),
-            venue_of=keys.venue_of,
+            keys=keys.open,
+            limiters={
+                name: Limiter(venue, sharers=lambda: egress.sharers)
+                for name, venue in VENUES.items()
+            },
+            proxy_url=proxy_url,
         ),
         keys=keys,
+        egress=egress,
     )
 
 

@@ -8,7 +8,8 @@ from shared.errors import CredentialRefused, RetryLater, VenueUnavailable
 from shared.store import credentials
 from shared.store.credentials import Credential
 from shared.store.engine import Store
-from shared.vault import ApiKey, Place, Vault
+from shared.vault import Place, Vault
+from trade_worker.venues import KeyOf
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,6 @@ class KeyRing:
         """`vault` None: no key can be opened at all."""
         self._store = store
         self._vault = vault
-        self._venues: dict[int, str] = {}
         self._troubled: dict[int, str] = {}
         """What the database says, as far as we know."""
         self._news: dict[int, str | None] = {}
@@ -35,7 +35,7 @@ class KeyRing:
         """How many keys that we met cannot be used at present."""
         return len(self._troubled | {id_: why for id_, why in self._news.items() if why})
 
-    async def key(self, credential_id: int) -> ApiKey:
+    async def open(self, credential_id: int) -> KeyOf:
         """Open a key. Raises `CredentialRefused` if it does not open, and `StoreUnavailable`.
 
         In the place of one that was replaced comes its successor: what the old one placed is on
@@ -47,21 +47,10 @@ class KeyRing:
             raise CredentialRefused("the owner's key was removed: add it again")
         if self._vault is None:
             raise CredentialRefused("this worker has no vault key: set BOTFLEET_VAULT_KEY_FILE")
-        self._venues[credential_id] = credential.venue
         if credential.trouble is not None:
             self._troubled[credential_id] = credential.trouble
-        return self._vault.open(credential.sealed, place_of(credential))
-
-    def venue_of(self, credential_id: int) -> str:
-        """Raises `CredentialRefused` for one that nobody has named or opened here."""
-        try:
-            return self._venues[credential_id]
-        except KeyError:
-            raise CredentialRefused("the owner's key is not known here") from None
-
-    def note(self, credential_id: int, venue: str) -> None:
-        """This credential is one of this venue's."""
-        self._venues[credential_id] = venue
+        key = self._vault.open(credential.sealed, place_of(credential))
+        return KeyOf(venue=credential.venue, key=key)
 
     def refused(self, credential_id: int, why: str) -> None:
         """This key cannot be used: say so soon."""
@@ -85,7 +74,6 @@ class KeyRing:
         for credential_id, why in troubled.items():
             self._troubled[credential_id] = why
             try:
-                await self.key(credential_id)
                 await attempt(credential_id)
             except CredentialRefused as exc:
                 self.refused(credential_id, str(exc))

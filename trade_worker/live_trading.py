@@ -26,6 +26,7 @@ from shared.venues import quote_of
 from trade_worker import outcomes
 from trade_worker.balances import Balances
 from trade_worker.desk import Desk
+from trade_worker.egress import LOOK_EVERY_SECS, Egress
 from trade_worker.key_ring import TRY_AGAIN_SECS, WRITE_EVERY_SECS, KeyRing
 from trade_worker.reconcile import NOT_FOUND_SECS, Reconciler
 from trade_worker.repeating import repeat
@@ -50,6 +51,7 @@ class LiveAccess:
 
     port: VenueOrders
     keys: KeyRing
+    egress: Egress
     not_found_secs: Mapping[str, float] = field(default_factory=lambda: NOT_FOUND_SECS)
 
 
@@ -74,6 +76,7 @@ class LiveTrading:
         self._alerts = alerts
         self._port = port = access.port
         self._keys = access.keys
+        self._egress = access.egress
         self._settling = Settling(
             store, owner=owner, holds=self._holds, on_settled=self._note, on_written=on_written
         )
@@ -96,6 +99,11 @@ class LiveTrading:
         )
         self._balances = Balances(ask=port.balances)
 
+    @property
+    def egress(self) -> str:
+        """Which way its requests go out: workers with the same share a budget."""
+        return self._egress.label
+
     def tasks(self) -> Mapping[str, Coroutine[Any, Any, None]]:
         """What has to run, by name."""
         return {
@@ -103,6 +111,7 @@ class LiveTrading:
             "reconciler": self._reconciler.run(),
             "balances": self._balances.run(),
             "keys": repeat(WRITE_EVERY_SECS, self._keys.write_news),
+            "egress": repeat(LOOK_EVERY_SECS, self._egress.look),
             "keys in trouble": repeat(TRY_AGAIN_SECS, self._try_keys_again),
         }
 
@@ -135,7 +144,6 @@ class LiveTrading:
         with exact():
             cost = intent.quantity * price * (1 + intent.taker_fee)
         currency = quote_of(intent.pair)
-        self._keys.note(intent.credential_id, intent.venue)
         room = self._balances.room_for(intent.credential_id, currency, cost)
         if room is None:
             return Reason.BALANCE_UNKNOWN

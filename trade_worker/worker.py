@@ -411,6 +411,7 @@ class Worker:
                 "committed": self._execution.committed,
                 "dropped": {str(cause): n for cause, n in self._execution.dropped.items()},
             },
+            "egress": None if self._live is None else self._live.egress,
             "live": None if self._live is None else self._live.report(),
             "events_sent": self._relay.sent,
             "latency": self._execution.latency.report(),

@@ -31,7 +31,8 @@ from tests.integration.scripted_venue import (
 )
 from trade_worker.venues import Sent, Verdict
 from trade_worker.venues.limiter import Limiter
-from trade_worker.venues.live import KeyOf, LiveOrders
+from trade_worker.venues import KeyOf
+from trade_worker.venues.live import LiveOrders
 
 PATHS = {"kraken": "/0/private/AddOrder", "binance": "/api/v3/order"}
 

@@ -4,12 +4,13 @@ Paper trading is an adapter of its own (`paper.py`), never an `if` inside the li
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from typing import Protocol
 
 from shared.orders import Fill, Intent, LiveOrder, OrderStatus
+from shared.vault import ApiKey
 
 
 class OrderPort(Protocol):
@@ -21,6 +22,14 @@ class OrderPort(Protocol):
         An adapter that has to ask a venue returns none.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyOf:
+    """A credential, opened: its venue and its key."""
+
+    venue: str
+    key: ApiKey = field(repr=False)
 
 
 class Verdict(StrEnum):

@@ -3,26 +3,17 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from decimal import Decimal
 
 from shared.orders import Fill, Intent, LiveOrder
 from shared.vault import ApiKey
 from shared.venues import VENUES
-from trade_worker.venues import Report, Sent, Verdict
+from trade_worker.venues import KeyOf, Report, Sent, Verdict
 from trade_worker.venues.limiter import Limiter
 from trade_worker.venues.listing import ListedOrder
 from trade_worker.venues.venue_desk import VenueDesk
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyOf:
-    """A credential, opened: its venue and its key."""
-
-    venue: str
-    key: ApiKey = field(repr=False)
 
 
 class LiveOrders:
