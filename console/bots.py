@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,8 +10,8 @@ from console import fields
 from console.announce import announce
 from console.bots_import import import_
 from console.bots_life import pause, remove, start, stop
+from console.bots_set import print_changed, set_
 from console.breakers import breaker_text, breakers_of, reset_bot
-from console.effects import follow, waits
 from console.explain import explain
 from console.history import history
 from console.import_file import ImportedBot
@@ -53,6 +52,7 @@ bots.add_command(start)
 bots.add_command(pause)
 bots.add_command(stop)
 bots.add_command(remove)
+bots.add_command(set_)
 
 
 @bots.command(
@@ -71,7 +71,12 @@ bots.add_command(remove)
     show_default=True,
     help="What it may invest, in the quote currency.",
 )
-@click.option("--mode", default="paper", show_default=True, help="paper: fills are simulated.")
+@click.option(
+    "--mode",
+    default="paper",
+    show_default=True,
+    help="paper: fills are simulated. `bots set ID --mode live` takes it live later.",
+)
 @click.option(
     "--status",
     default=BotStatus.ACTIVE.value,
@@ -97,11 +102,11 @@ def add(unlisted_ok: bool, as_json: bool, **given: Any) -> None:  # noqa: ANN401
         venue=fields.venue(given["venue"]),
         pairs=fields.pairs(given["pairs"]),
         capital=fields.capital(given["capital"]),
-        mode=fields.mode(given["mode"]),
+        mode=fields.first_mode(given["mode"]),
         status=fields.status(given["status"]),
         risk_profile=fields.profile(fields.assignments(given["settings"])),
     )
-    _print_changed(on_store(lambda store: _add(store, bot, unlisted_ok)), "added", as_json)
+    print_changed(on_store(lambda store: _add(store, bot, unlisted_ok)), "added", as_json)
 
 
 async def _add(store: "Store", bot: ImportedBot, unlisted_ok: bool) -> "Bot":
@@ -208,46 +213,6 @@ def show(bot_id: int, as_json: bool) -> None:
     _print_profile(bot.risk_profile)
 
 
-@bots.command(
-    "set",
-    epilog=examples(
-        "botfleet bots set 17 min_adx=25 max_rsi=80", "botfleet bots set 17 --capital 5000"
-    ),
-)
-@click.argument("bot_id", metavar="ID", type=int)
-@click.argument("settings", nargs=-1, metavar="[FIELD=VALUE]...")
-@click.option("--capital", help="What it may invest, in the quote currency.")
-@click.option("--mode", help="paper: fills are simulated. Only while it has nothing open.")
-@waits
-@as_json
-def set_(
-    bot_id: int,
-    settings: tuple[str, ...],
-    capital: str | None,
-    mode: str | None,
-    wait: bool,
-    as_json: bool,
-) -> None:
-    """Change a bot. Its worker follows within a second; what is open stays open."""
-    if not settings and capital is None and mode is None:
-        raise click.UsageError("Give FIELD=VALUE, --capital or --mode: nothing to change.")
-    wanted = fields.assignments(settings)
-    amount: Decimal | None = None if capital is None else fields.capital(capital)
-    wanted_mode = None if mode is None else fields.mode(mode)
-
-    async def work(store: "Store") -> "tuple[Bot, str]":
-        from shared.store.bots import change, get
-
-        async with store.begin() as tx:
-            before = await get(tx, bot_id)
-            profile = fields.profile({**before.risk_profile, **wanted})
-            bot = await change(tx, bot_id, capital=amount, mode=wanted_mode, risk_profile=profile)
-        return bot, await follow(store, {bot.shard}, wait=wait, change="bots")
-
-    bot, effect = on_store(work)
-    _print_changed(bot, f"changed; {effect}", as_json)
-
-
 @bots.command("fields", epilog=examples("botfleet bots fields"))
 @as_json
 def fields_(as_json: bool) -> None:
@@ -259,13 +224,6 @@ def fields_(as_json: bool) -> None:
         _print_profile({})
         return
     print_lines(asdict(threshold) for threshold in risk_profile.THRESHOLDS)
-
-
-def _print_changed(bot: "Bot", what: str, as_json: bool) -> None:
-    if as_json:
-        print_document(asdict(bot))
-    else:
-        click.echo(f"bot {bot.id} {bot.name} of {bot.user} {what}")
 
 
 def _print_profile(overrides: Mapping[str, float]) -> None:

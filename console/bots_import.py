@@ -16,14 +16,16 @@ from console.listings import listed_pairs
 from console.output import as_json, examples, print_document
 from console.wiring import on_store
 from shared.errors import Refused
+from shared.orders import Mode
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from shared.store.bot_import import BotSpec, Imported
-    from shared.store.engine import Store
+    from shared.store.engine import Store, Transaction
 
 SHOWN_PROBLEMS = 20
+_MOST_BOTS = 1_000_000
 
 
 @click.command(
@@ -102,6 +104,7 @@ def _store(
                 listed = await listed_pairs(tx, settings, venues)
             _refuse(unlisted(imported, listed))
         async with store.begin() as tx:
+            _refuse(await not_live_yet(tx, imported))
             done = await import_bots(
                 tx,
                 [spec_of(bot) for bot in imported],
@@ -111,6 +114,21 @@ def _store(
         return done
 
     return on_store(work)
+
+
+async def not_live_yet(tx: "Transaction", imported: tuple[ImportedBot, ...]) -> tuple[Problem, ...]:
+    """The lines that would take a bot live: a file may only leave those live that are."""
+    from shared.store.bots import BotFilter, page
+
+    wanted = [bot for bot in imported if bot.mode is Mode.LIVE]
+    if not wanted:
+        return ()
+    stored = await page(tx, BotFilter(mode=Mode.LIVE), limit=_MOST_BOTS)
+    live = {(bot.user, bot.name) for bot in stored}
+    text = f"mode must be paper, was 'live', which this bot is not: {fields.TO_GO_LIVE}"
+    return tuple(
+        Problem(line=bot.line, text=text) for bot in wanted if (bot.user, bot.bot) not in live
+    )
 
 
 def unlisted(

@@ -20,6 +20,7 @@ from shared.venues import VENUES
 MAX_NAME_LENGTH: Final = 100
 MAX_CAPITAL: Final = Decimal(10) ** 12
 MAX_DECIMAL_PLACES: Final = 18
+TO_GO_LIVE: Final = "`botfleet bots set ID --mode live` takes a bot live, after checking its key"
 MAX_TAKER_FEE: Final = Decimal("0.05")
 DEFAULT_CAPITAL: Final = Decimal(1000)
 """In the quote currency of each of the bot's pairs."""
@@ -95,6 +96,13 @@ def mode(value: object) -> Mode:
     if text not in tuple(Mode):
         raise Refused(f"mode must be paper or live, was {value!r}")
     return Mode(text)
+
+
+def first_mode(value: object) -> Mode:
+    """`paper`: a bot goes live once its key and its markets were looked at."""
+    if mode(value) is Mode.LIVE:
+        raise Refused(f"mode must be paper, was {value!r}: {TO_GO_LIVE}")
+    return Mode.PAPER
 
 
 def taker_fee(value: str) -> Decimal:

@@ -79,12 +79,12 @@ async def asked(settings: "Settings", venue_name: str, key: "ApiKey") -> "KeyChe
         raise Refused(f"{venue_name} does not accept this key: {exc}") from None
 
 
-def facts_of(key: "ApiKey", check: "KeyCheck") -> dict[str, Any]:
-    """What is kept, and shown, of a key and of what its venue said."""
+def facts_of(shown: str, check: "KeyCheck") -> dict[str, Any]:
+    """What is kept of a key, `shown` as its `hint`, and of what its venue said."""
     from shared.money import plain
 
     return {
-        "key": hint(key.key),
+        "key": shown,
         "permissions": list(check.rights.permissions),
         "remarks": list(check.rights.remarks),
         "account": check.rights.account,

@@ -6,7 +6,7 @@ import click
 
 from console import fields
 from console.effects import waits
-from console.key_entry import balances_text, facts_of, read_key, require_postgres, tested
+from console.key_entry import balances_text, facts_of, hint, read_key, require_postgres, tested
 from console.keys_rotate import rotate
 from console.keys_shown import document, followed, key_hint, liveness, named, print_tested
 from console.output import DASH, as_json, examples, iso, print_document, print_lines, print_table
@@ -83,7 +83,7 @@ def add(
             label=name,
             live=live,
             taker_fee=fee,
-            facts=facts_of(key, check),
+            facts=facts_of(hint(key.key), check),
         )
         async with store.begin() as tx:
             added = await changes.add(tx, new, lambda place: vault.seal(key, place))

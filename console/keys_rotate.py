@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from console.effects import waits
-from console.key_entry import balances_text, facts_of, read_key, require_postgres, tested
+from console.key_entry import balances_text, facts_of, hint, read_key, require_postgres, tested
 from console.keys_shown import followed, key_hint, print_tested
 from console.output import as_json, examples, print_document
 from console.wiring import on_store
@@ -72,7 +72,7 @@ def _rotate_key(user: str, venue: str, wait: bool, as_json: bool) -> None:
         _require_same_account(old, check.rights.account)
         async with store.begin() as tx:
             new = await changes.replace(
-                tx, old, lambda place: vault.seal(key, place), facts=facts_of(key, check)
+                tx, old, lambda place: vault.seal(key, place), facts=facts_of(hint(key.key), check)
             )
             await changes.forget_retired(tx)
         return new, balances_text(check), await followed(store, user, wait)

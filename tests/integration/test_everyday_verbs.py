@@ -243,10 +243,13 @@ async def test_a_kept_position_is_unattended_until_it_is_closed_by_hand(
     assert (await position_of(store, bot_id)).status is PositionStatus.CLOSED
 
 
-async def test_live_mode_is_refused_for_now(store: Store, person: Person) -> None:
+async def test_a_bot_without_what_real_orders_need_stays_on_paper(
+    store: Store, person: Person
+) -> None:
     [bot_id] = await add_bots(store, spec())
-    refused = await person.types("bots", "set", str(bot_id), "--mode", "live", exit_code=1)
-    assert refused == "botfleet: mode must be paper, was 'live': live orders are not available yet"
+    refused = await person.types("bots", "set", str(bot_id), "--mode", "live", exit_code=2)
+    missing = "PostgreSQL" if store.dialect == "sqlite" else "BOTFLEET_VAULT_KEY_FILE is not set"
+    assert missing in refused
     await person.types("bots", "set", str(bot_id), "--mode", "paper")
 
 
