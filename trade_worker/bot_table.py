@@ -197,13 +197,14 @@ class BotTable(TableColumns):
         return True
 
     def exit_denied(self, bot_id: int, *, market_time_ms: int) -> bool:
-        """The exit could not be committed and hardly can be soon: as if it had not been decided,
-        but decided again only after the wait of an exit that sold nothing."""
+        """The database refuses the exit: the next one waits as after an exit that sold nothing,
+        and has another id, since it may be this one's that is taken."""
         row = self._in_phase(bot_id, Phase.EXITING)
         if row is None:
             return False
         self.phase[row] = Phase.OPEN
         self.not_before_ms[row] = market_time_ms + exit_backoff_ms(int(self.exit_attempts[row]))
+        self._count(row, "exit_attempts")
         return True
 
     def exit_ended_unfilled(

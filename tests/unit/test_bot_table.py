@@ -144,6 +144,7 @@ class TableMachine(RuleBasedStateMachine):
         if model:
             model.phase = Phase.OPEN
             model.not_before_ms = MARKET_MS + min(5_000 * 2**model.exits, 300_000)
+            model.exits += 1
 
     @rule(at=st.integers(0, 1), bot_id=IDS)
     def hear_of_earlier_orders(self, at: int, bot_id: int) -> None:

@@ -249,14 +249,14 @@ def test_only_committed_exits_count() -> None:
         assert end_exit(table, attempt)
 
 
-def test_what_the_database_refuses_waits_uncounted() -> None:
+def test_what_the_database_refuses_waits_and_gets_another_id() -> None:
     table = table_with(live_row(position=live_position(exit_attempts=1)))
     assert len(decided(table, **PROFIT)) == 1
     assert table.exit_denied(1, market_time_ms=MARKET_MS)
     assert decided(table, **PROFIT) == ()
     assert table.not_before_ms[0] == MARKET_MS + 10_000
     (exit_,) = decided(table, market_time_ms=MARKET_MS + 10_000, **PROFIT)
-    assert exit_.attempt == 1
+    assert exit_.attempt == 2
 
 
 def test_a_position_that_many_exits_could_not_sell_is_stuck() -> None:
