@@ -4,7 +4,7 @@ who may ask, and the endpoints."""
 import re
 import secrets
 import string
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from ecosystem.venue_simulator import binance_orders as wire
@@ -187,7 +187,7 @@ class BinancePrivate:
         body = {"status": 404, "error": "Not Found", "message": "No message available"}
         return Reply(body=body | {"path": path}, status=404)
 
-    async def _new_order(self, call: PrivateCall) -> object:
+    def _new_order(self, call: PrivateCall) -> object:
         new = _understood(call)
         account, now_ms = call.key.account.name, call.limits_ms
         wait_secs = self._orders.retry_after_secs(account, now_ms)
@@ -195,14 +195,16 @@ class BinancePrivate:
             raise refusal(
                 -1015, _TOO_MANY_ORDERS, status=429, headers={"Retry-After": str(wait_secs)}
             )
-        order = await call.trading.place(call.key, new.request, spoiled=call.spoiled)
+        order = call.trading.place(call.key, new.request, call.spoiled)
         self._orders.placed(account, now_ms)
+        if order is None:
+            return {}  # it is late, and so its reply is lost
         if order.trades:
             self._orders.filled(account, now_ms)
         fills = call.spoiled.fills(order.trades)
         return wire.placed(order, response=new.response, fills=fills)
 
-    async def _order_count(self, call: PrivateCall) -> object:
+    def _order_count(self, call: PrivateCall) -> object:
         count = self._orders.count(call.key.account.name, call.limits_ms)
         limits = (
             ("SECOND", 10, BINANCE_ORDERS_PER_10_SECS, count.ten_secs),
@@ -224,7 +226,7 @@ def _endpoint(
     path: str,
     name: str,
     right: str | None,
-    answer: Callable[[PrivateCall], Awaitable[object]],
+    answer: Callable[[PrivateCall], object],
     *,
     weight: Callable[[Query], int] | int = 1,
 ) -> PrivateEndpoint:
@@ -280,35 +282,30 @@ def _understood(call: PrivateCall) -> wire.NewOrder:
     )
 
 
-async def _test_order(call: PrivateCall) -> object:
-    """It is understood, and that is all."""
-    _understood(call)
+def _test_order(call: PrivateCall) -> object:
+    """Everything is checked but the balance."""
+    try:
+        call.trading.check(call.key, _understood(call).request)
+    except OrderRefused as refused:
+        if refused.kind is not RefusalKind.INSUFFICIENT_FUNDS:
+            raise
     return {}
 
 
-async def _cancel(call: PrivateCall) -> object:
-    order = _named_order(call, call.trading.open_orders(call.key))
+def _cancel(call: PrivateCall) -> object:
+    order = _named_order(call, call.trading.open_orders(call.key.account))
     if order is None:
         raise OrderRefused(RefusalKind.UNKNOWN_ORDER, "no open order is meant")
-    ended = await call.trading.cancel(call.key, order.order_id)
+    ended = call.trading.cancel(call.key, order_id=order.order_id)
     cancel_id = call.fields.get("newClientOrderId") or _drawn_id()
     return wire.cancelled(ended, cancel_id=cancel_id, now_ms=call.now_ms)
 
 
-async def _order(call: PrivateCall) -> object:
-    order = _named_order(call, _all(call))
+def _order(call: PrivateCall) -> object:
+    order = _named_order(call, call.trading.orders(call.key.account, call.spoiled))
     if order is None:
         raise refusal(-2013, "Order does not exist.")
     return wire.order_row(order)
-
-
-def _all(call: PrivateCall) -> list[VenueOrder]:
-    """Every order that can be seen, oldest first."""
-    orders = [
-        *call.trading.closed_orders(call.key, spoiled=call.spoiled),
-        *call.trading.open_orders(call.key, spoiled=call.spoiled),
-    ]
-    return sorted(orders, key=lambda order: int(order.order_id))
 
 
 def _named_order(call: PrivateCall, orders: Sequence[VenueOrder]) -> VenueOrder | None:
@@ -328,20 +325,20 @@ def _named_order(call: PrivateCall, orders: Sequence[VenueOrder]) -> VenueOrder 
     return meant[-1] if meant else None
 
 
-async def _open_orders(call: PrivateCall) -> object:
-    orders = call.trading.open_orders(call.key, spoiled=call.spoiled)
+def _open_orders(call: PrivateCall) -> object:
+    orders = call.trading.open_orders(call.key.account, call.spoiled)
     if not call.fields.get("symbol"):
         return [wire.order_row(order) for order in orders]
     pair = wire.one_symbol(call.fields, call.listings).pair
     return [wire.order_row(order) for order in orders if order.request.pair == pair]
 
 
-async def _all_orders(call: PrivateCall) -> object:
+def _all_orders(call: PrivateCall) -> object:
     pair = wire.one_symbol(call.fields, call.listings).pair
     first_id = wire.whole(call.fields, "orderId")
     orders = [
         order
-        for order in _all(call)
+        for order in call.trading.orders(call.key.account, call.spoiled)
         if order.request.pair == pair and (first_id is None or int(order.order_id) >= first_id)
     ]
     from_first = first_id is not None
@@ -349,19 +346,19 @@ async def _all_orders(call: PrivateCall) -> object:
     return [wire.order_row(order) for order in rows]
 
 
-async def _my_trades(call: PrivateCall) -> object:
+def _my_trades(call: PrivateCall) -> object:
     pair = wire.one_symbol(call.fields, call.listings).pair
     order_id, first_id = (wire.whole(call.fields, name) for name in ("orderId", "fromId"))
     trades = [
         trade
-        for trade in call.trading.trades(call.key, spoiled=call.spoiled)
+        for trade in call.trading.trades(call.key.account, call.spoiled)
         if trade.pair == pair
         and order_id in (None, int(trade.order_id))
         and (first_id is None or int(trade.trade_id) >= first_id)
     ]
     from_first = first_id is not None
     rows = _window(call, trades, lambda trade: trade.at_ms, from_first=from_first)
-    return [wire.trade_row(trade) for trade in call.spoiled.fills(rows)]
+    return [wire.trade_row(trade) for trade in rows]
 
 
 _Item = TypeVar("_Item")
@@ -392,10 +389,10 @@ def _window(
     return inside[:limit] if from_first or start_ms is not None else inside[-limit:]
 
 
-async def _account(call: PrivateCall) -> object:
+def _account(call: PrivateCall) -> object:
     omit_zero = call.fields.get("omitZeroBalances", "").lower() == "true"
     return wire.account_row(call.key, omit_zero=omit_zero, now_ms=call.now_ms)
 
 
-async def _rights(call: PrivateCall) -> object:
+def _rights(call: PrivateCall) -> object:
     return wire.restrictions(call.key)

@@ -2,7 +2,7 @@
 endpoints."""
 
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from ecosystem.venue_simulator import kraken_orders as wire
@@ -148,27 +148,29 @@ class KrakenPrivate:
     def unknown(self, path: str) -> Reply:  # noqa: ARG002 - the port's
         return _error(_NO_METHOD)
 
-    async def _add_order(self, call: PrivateCall) -> object:
+    def _add_order(self, call: PrivateCall) -> object:
         new = wire.new_order(call.fields, call.listings, now_ms=call.now_ms)
         if not self._counters.order(call.key.account.name, new.listing.pair, 1, call.limits_ms):
             raise refusal(_TOO_MANY_ORDERS)
         if new.only_validate:
+            call.trading.check(call.key, new.request)
             return wire.added(None, new)
-        order = await call.trading.place(call.key, new.request, spoiled=call.spoiled)
-        return wire.added(order, new)
+        return wire.added(call.trading.place(call.key, new.request, call.spoiled), new)
 
-    async def _cancel(self, call: PrivateCall) -> object:
-        orders = [order for order in call.trading.open_orders(call.key) if _is_meant(order, call)]
+    def _cancel(self, call: PrivateCall) -> object:
+        orders = [
+            order for order in call.trading.open_orders(call.key.account) if _is_meant(order, call)
+        ]
         if not orders:
             raise OrderRefused(RefusalKind.UNKNOWN_ORDER, "no open order is meant")
         for order in orders:
             cost = kraken_cancel_cost(call.now_ms - order.accepted_at_ms)
             if not self._counters.order(order.account, order.request.pair, cost, call.limits_ms):
                 raise refusal(_TOO_MANY_ORDERS)
-            await call.trading.cancel(call.key, order.order_id)
+            call.trading.cancel(call.key, order_id=order.order_id)
         return {"count": len(orders)}
 
-    async def _key_info(self, call: PrivateCall) -> object:
+    def _key_info(self, call: PrivateCall) -> object:
         rights = (right for right in _RIGHTS if getattr(call.key.permissions, right))
         return {
             "apiKeyName": call.key.account.name,
@@ -191,7 +193,7 @@ def _endpoint(
     method: str,
     name: str,
     right: str | None,
-    answer: Callable[[PrivateCall], Awaitable[object]],
+    answer: Callable[[PrivateCall], object],
     *,
     cost: int = 1,
 ) -> PrivateEndpoint:
@@ -228,7 +230,7 @@ def _is_asked_for(order: VenueOrder, fields: Query) -> bool:
 
 def _rows(orders: Sequence[VenueOrder], call: PrivateCall) -> dict[str, Any]:
     """Orders by id, with their trades' ids if the request wants them."""
-    listings = {listing.pair: listing for listing in call.trading.listings}
+    listings = {listing.pair: listing for listing in call.ever_listed}
     with_trades = _is_true(call.fields, "trades")
     return {
         order.order_id: wire.order_row(
@@ -248,13 +250,13 @@ def _is_true(fields: Query, name: str) -> bool:
     return fields.get(name, "").lower() in ("true", "1")
 
 
-async def _open_orders(call: PrivateCall) -> object:
-    orders = call.trading.open_orders(call.key, spoiled=call.spoiled)
+def _open_orders(call: PrivateCall) -> object:
+    orders = call.trading.open_orders(call.key.account, call.spoiled)
     asked = [order for order in orders if _is_asked_for(order, call.fields)]
     return {"open": _rows(asked, call)}
 
 
-async def _closed_orders(call: PrivateCall) -> object:
+def _closed_orders(call: PrivateCall) -> object:
     by_opening = call.fields.get("closetime") == "open"
     start_ms, end_ms = _span_ms(call.fields)
 
@@ -263,7 +265,7 @@ async def _closed_orders(call: PrivateCall) -> object:
 
     asked = [
         order
-        for order in call.trading.closed_orders(call.key, spoiled=call.spoiled)
+        for order in call.trading.closed_orders(call.key.account, call.spoiled)
         if _is_asked_for(order, call.fields) and start_ms < at_ms(order) <= end_ms
     ]
     asked.sort(key=at_ms, reverse=True)
@@ -299,53 +301,53 @@ def _ids(fields: Query, most: int) -> list[str]:
     return ids
 
 
-async def _query_orders(call: PrivateCall) -> object:
+def _query_orders(call: PrivateCall) -> object:
     ids = _ids(call.fields, _MAX_IDS)
     if not all(map(wire.ORDER_ID.fullmatch, ids)):
         raise refusal("EOrder:Invalid order")
-    found = (call.trading.order(call.key, each, spoiled=call.spoiled) for each in ids)
+    account = call.key.account
+    found = (call.trading.order(account, call.spoiled, order_id=each) for each in ids)
     asked = [order for order in found if order and _is_asked_for(order, call.fields)]
     return _rows(asked, call)
 
 
-async def _query_trades(call: PrivateCall) -> object:
+def _query_trades(call: PrivateCall) -> object:
     ids = _ids(call.fields, _MAX_TRADE_IDS)
-    trades = [trade for trade in _visible_trades(call) if trade.trade_id in ids]
+    trades = [trade for trade in _trades(call) if trade.trade_id in ids]
     return _trade_rows(trades, call)
 
 
-async def _trades_history(call: PrivateCall) -> object:
+def _trades_history(call: PrivateCall) -> object:
     start_ms, end_ms = _span_ms(call.fields)
-    trades = [trade for trade in _visible_trades(call) if start_ms < trade.at_ms <= end_ms]
+    trades = [trade for trade in _trades(call) if start_ms < trade.at_ms <= end_ms]
     trades.reverse()
     return {"trades": _trade_rows(_page(trades, call.fields), call), "count": len(trades)}
 
 
-def _visible_trades(call: PrivateCall) -> list[Trade]:
-    """Oldest first."""
-    return list(call.trading.trades(call.key, spoiled=call.spoiled))
+def _trades(call: PrivateCall) -> list[Trade]:
+    return call.trading.trades(call.key.account, call.spoiled)
 
 
 def _trade_rows(trades: Sequence[Trade], call: PrivateCall) -> dict[str, Any]:
     """By id, so that one that is told twice is there once."""
     rows = {}
-    for trade in call.spoiled.fills(trades):
-        order = call.trading.order(call.key, trade.order_id)
+    for trade in trades:
+        order = call.trading.order(call.key.account, order_id=trade.order_id)
         rows[trade.trade_id] = wire.trade_row(
             trade, OrderType.MARKET if order is None else order.request.type
         )
     return rows
 
 
-async def _balance(call: PrivateCall) -> object:
+def _balance(call: PrivateCall) -> object:
     return wire.balances(call.key.account)
 
 
-async def _balance_ex(call: PrivateCall) -> object:
+def _balance_ex(call: PrivateCall) -> object:
     return wire.extended_balances(call.key.account)
 
 
-async def _trade_volume(call: PrivateCall) -> object:
+def _trade_volume(call: PrivateCall) -> object:
     """The account's fees are flat: no tier is next."""
     pairs = call.fields.get("pair")
     percent = wire.money(call.key.account.terms.taker_fee * 100, 4)
@@ -361,6 +363,6 @@ async def _trade_volume(call: PrivateCall) -> object:
     return {"currency": "ZUSD", "volume": "0.0000", "fees": fees, "fees_maker": fees}
 
 
-async def _nothing(_: PrivateCall) -> object:
+def _nothing(_: PrivateCall) -> object:
     """What a key with the right to withdraw finds: no methods, addresses or withdrawals."""
     return []

@@ -1,6 +1,6 @@
 """What a venue's private routes are made of: who asks, what may be asked, and how it answers."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 PAGE_OF_HTML: Final = "text/html"
 GARBAGE: Final = b'{"error":[],"result":{"XXB'
 """What comes with HTTP 200 where a reply is garbage: JSON that ends too early."""
-
-SPEED_NOTICE: Final = "this simulator trades at speed 1 only"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,15 +38,16 @@ class PrivateRequest:
 class PrivateCall:
     """A request that the venue has let in.
 
-    `listings` are what the venue trades now, `now_ms` is its clock. `limits_ms` is a clock for
-    counting requests, which knows nothing of faults. `expires_at_ms` is when the request's own
-    time is over, on the venue's clock, if its signature says so.
+    `listings` are what the venue lists now, `ever_listed` what it ever did. `now_ms` is its
+    clock, `limits_ms` one for counting requests, which knows nothing of faults. `expires_at_ms`
+    is when the request's own time is over, on the venue's clock, if its signature says so.
     """
 
     fields: Query
     endpoint: str
     key: ApiKey
     listings: Sequence[Listing]
+    ever_listed: Sequence[Listing]
     trading: "Trading"
     spoiled: Spoiled
     now_ms: int
@@ -70,7 +69,7 @@ class PrivateEndpoint:
     name: str
     right: str | None
     cost: Callable[[Query], int]
-    answer: Callable[[PrivateCall], Awaitable[object]]
+    answer: Callable[[PrivateCall], object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,6 @@ from ecosystem.venue_simulator.market import Market
 from ecosystem.venue_simulator.orders import OrderRefused, RefusalKind
 from ecosystem.venue_simulator.private_api import (
     GARBAGE,
-    SPEED_NOTICE,
     PrivateApi,
     PrivateCall,
     PrivateEndpoint,
@@ -86,7 +85,7 @@ class PrivateSide:
             if turned_away is not None:
                 reply = self._api.turned_away(turned_away, endpoint.name, visit.now_ms)
             else:
-                reply = await self._answer(visit, spoiled)
+                reply = self._answer(visit, spoiled)
             # Whoever is answered must find it in the journal, and so must whoever is not.
             await self._journal.on_disk()
             await asyncio.sleep(spoiled.reply_delay_secs)
@@ -108,7 +107,7 @@ class PrivateSide:
             request=request,
             endpoint=endpoint,
             key=key,
-            now_ms=self._clock.now_ms() + self._faults.skew_ms(self._api.venue),
+            now_ms=self._trading.now_ms(),
             limits_ms=self._clock.now_ms(),
         )
 
@@ -137,24 +136,25 @@ class PrivateSide:
             faults=spoiled.kinds,
         )
 
-    async def _answer(self, visit: Visit, spoiled: Spoiled) -> Reply:
+    def _answer(self, visit: Visit, spoiled: Spoiled) -> Reply:
         fields, listings = visit.request.fields, self._listings()
         try:
             if self._clock.speed != 1:
-                raise OrderRefused(RefusalKind.SPEED, SPEED_NOTICE)
+                raise OrderRefused(RefusalKind.SPEED, "the simulated venue trades at speed 1 only")
             admission = self._api.admit(visit)
             call = PrivateCall(
                 fields=fields,
                 endpoint=visit.endpoint.name,
                 key=admission.key,
                 listings=listings,
+                ever_listed=self._market.listings(self._api.venue),
                 trading=self._trading,
                 spoiled=spoiled,
                 now_ms=visit.now_ms,
                 limits_ms=visit.limits_ms,
                 expires_at_ms=admission.expires_at_ms,
             )
-            result = await visit.endpoint.answer(call)
+            result = visit.endpoint.answer(call)
             return Reply(body=self._api.reply(result), headers=self._api.done(call))
         except VenueRefusal as refusal:
             return _reply_of(refusal)
