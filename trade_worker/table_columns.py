@@ -29,9 +29,8 @@ class TableColumns(Columns):
     has in its position (open, exiting). `sequence` is that of the last position.
 
     `live` is the mode of what the row has or is doing, for a flat row the bot's own. `credential`
-    is the owner's key, 0 without one. `exit_attempts` counts the position's exit orders that have
-    ended: it is the number of the one that is on its way, or would be next, which makes its
-    client order id.
+    is the owner's key, 0 without one. `exit_attempts` is the number of the exit that is on its way
+    or would be next: it makes the client order id, so one that was committed never comes again.
     """
 
     bot_id: Int64s

@@ -238,7 +238,7 @@ def test_an_unsettled_order_beside_an_open_row_blocks_it_until_it_is_loaded_agai
 # How often
 
 
-def test_only_committed_exits_count() -> None:
+def test_exits_that_were_dropped_before_they_were_committed_do_not_count() -> None:
     table = table_with(live_row(position=live_position()))
     for attempt in (0, 1, 2):
         for never_committed in (table.exit_dropped, None):
