@@ -11,8 +11,8 @@ from shared.clock import wall_ms
 from shared.orders import Leg, LiveOrder, OrderStatus
 from shared.vault import ApiKey
 from shared.venues import VENUES, Venue
-from trade_worker.venues.limiter import Limiter
 from trade_worker.venues import KeyOf
+from trade_worker.venues.limiter import Limiter
 from trade_worker.venues.live import LiveOrders
 
 SECRET = base64.b64encode(b"a secret that must stay one").decode()

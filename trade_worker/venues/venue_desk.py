@@ -15,6 +15,7 @@ from typing import Final
 
 from shared.clock import monotonic_secs
 from shared.errors import BotfleetError, CredentialRefused, SymbolRefused, VenueUnavailable
+from shared.money import exact
 from shared.orders import Leg, LiveOrder
 from shared.request_limits import Request
 from shared.venues import Said, Venue
@@ -139,7 +140,12 @@ class VenueDesk:
             free = await self._dialect.balances(self._asking(credential_id))
         except Unreadable as exc:
             raise VenueUnavailable(f"{self._venue.name} answered {exc}") from None
-        return {currency_named(self._venue, code): amount for code, amount in free.items()}
+        named: dict[str, Decimal] = {}
+        with exact():
+            for code, amount in free.items():
+                currency = currency_named(self._venue, code)
+                named[currency] = named.get(currency, Decimal(0)) + amount
+        return named
 
     async def orders_since(
         self, credential_id: int, pairs: Collection[str], *, since_ms: int
