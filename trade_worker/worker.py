@@ -19,7 +19,7 @@ from shared.orders import Mode
 from shared.process import TaskGroup
 from shared.reasons import Reason
 from shared.signals import Severity
-from shared.store import trading, workers
+from shared.store import live_orders, trading, workers
 from shared.store.engine import Store
 from shared.store.markets import Market
 from shared.store.workers import Process
@@ -198,7 +198,17 @@ class Worker:
         await self._roster.load(shards)
         if self._live is not None:
             await self._live.load(shards)
+        else:
+            await self._tell_unattended(shards)
         await self._rebind()
+
+    async def _tell_unattended(self, shards: frozenset[int]) -> None:
+        """Say so if real orders have no outcome that we cannot ask for: we have no vault key."""
+        async with self._store.read() as tx:
+            left = await live_orders.unsettled(tx, shards)
+        if left:
+            text = f"worker {self._process.name} has no vault key: {len(left)} real orders wait"
+            self._alerts.tell(Severity.CRITICAL, "orders_unattended", text, count=len(left))
 
     async def move_out(self, shards: frozenset[int]) -> None:  # noqa: ARG002 - waits for all
         """Finish what was decided before, save peaks, hand the events over."""
