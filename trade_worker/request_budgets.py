@@ -157,6 +157,12 @@ class Budgets:
         else:
             gate.close(min(secs, LONGEST_PAUSE_SECS), now_secs)
 
+    def silent_secs(self, key: str, now_secs: float) -> float:
+        """For how long nothing must be asked with this key; 0: it may be."""
+        owner = self._keys.get(key)
+        gates = [self._address.gate] if owner is None else [self._address.gate, owner.gate]
+        return max(gate.room_at(0.0, Priority.CANCEL, now_secs) for gate in gates) - now_secs
+
     def passed(self, key: str, now_secs: float) -> None:
         """The venue took a request of this key."""
         self._address.gate.passed(now_secs)

@@ -142,6 +142,25 @@ async def test_one_account_with_too_many_orders_does_not_silence_the_others() ->
         await take(limiter, key="1", request="order_query", until_secs=clock.now_secs + 8)
 
 
+async def test_a_turn_that_came_before_the_venue_asked_for_silence_is_not_to_be_used() -> None:
+    clock = Clock()
+    limiter = Limiter(KRAKEN, now_secs=clock)
+    for key in ("1", "2"):
+        async with limiter.turn(key, Priority.EXIT, "add_order", until_secs=clock.now_secs):
+            limiter.confirm(key)
+    limiter.heard("1", status=200, headers={}, throttled=True)
+    limiter.confirm("2")
+    with pytest.raises(VenueUnavailable) as refused:
+        limiter.confirm("1")
+    assert refused.value.retry_after_secs == pytest.approx(5)
+    limiter.heard("1", status=429, headers={"Retry-After": "9"})
+    with pytest.raises(VenueUnavailable, match=r"^kraken wants silence for 9\.0 s$"):
+        limiter.confirm("2")
+    clock.now_secs += 9
+    for key in ("1", "2"):
+        limiter.confirm(key)
+
+
 async def test_a_throttled_kraken_key_rests_and_the_others_do_not() -> None:
     clock = Clock()
     limiter = Limiter(KRAKEN, now_secs=clock)

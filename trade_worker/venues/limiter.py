@@ -56,6 +56,17 @@ class Limiter:
         await self._wait(key, priority, request, until_secs)
         yield
 
+    def confirm(self, key: str) -> None:
+        """Look once more, right before a request whose turn came a while ago.
+
+        Raises `VenueUnavailable` if the venue has asked for silence since.
+        """
+        secs = self._budgets.silent_secs(key, self._now_secs())
+        if secs > 0:
+            raise VenueUnavailable(
+                f"{self._venue.name} wants silence for {secs:.1f} s", retry_after_secs=secs
+            )
+
     def heard(
         self, key: str, *, status: int, headers: Mapping[str, str], throttled: bool = False
     ) -> None:

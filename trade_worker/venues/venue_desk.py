@@ -210,6 +210,8 @@ class VenueDesk:
             now_secs = monotonic_secs()
             if now_secs > turn.start_by_secs:
                 raise NoReply("its time was over before its turn", maybe_sent=False)
+            # It may have waited for its client while another request was told to stop.
+            self._limiter.confirm(str(turn.credential_id))
             call = made()
             reply = await client.call(
                 call.path,
