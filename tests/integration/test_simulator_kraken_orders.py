@@ -429,7 +429,7 @@ async def test_fills_are_there_before_the_acknowledgement(
     sending = asyncio.create_task(buy(kraken, client_order_id))
     async with trader(simulator, customer) as other:
         async with asyncio.timeout(5):
-            while not await closed(other, client_order_id):
+            while not await closed(other, client_order_id):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         assert not sending.done()
     assert (await sending)["id"]
@@ -494,10 +494,10 @@ async def test_body_is_cut_where_the_reply_says_it_is_longer(
 ) -> None:
     await break_it(simulator, venue="kraken", kind="cut_body", endpoint="balance", times=1)
     signed = kraken.sign("Balance", ["private"], "POST", {})
-    async with aiohttp.ClientSession() as session:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(signed["url"], data=signed["body"], headers=signed["headers"]) as response,
+    ):
+        assert response.status == 200
         with pytest.raises(aiohttp.ClientPayloadError):
-            async with session.post(
-                signed["url"], data=signed["body"], headers=signed["headers"]
-            ) as response:
-                assert response.status == 200
-                await response.read()
+            await response.read()
