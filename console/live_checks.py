@@ -9,7 +9,7 @@ from console.output import number
 from shared import risk_profile
 from shared.limits import UserStatus
 from shared.money import decimal_of
-from shared.venues import quote_of, venue_named
+from shared.venues import base_of, quote_of, venue_named
 
 if TYPE_CHECKING:
     from shared.limits import KillSwitches
@@ -109,7 +109,8 @@ def _market(facts: LiveFacts, pair: str) -> Check:
         return Check(name=name, ok=False, text="its lot step and minimum are not known yet")
     rules, tick, quote = market.rules, facts.ticks.get(pair), quote_of(pair)
     least = (
-        f"at least {number(rules.min_notional)} {quote} and {number(rules.min_quantity)} a trade"
+        f"orders of at least {number(rules.min_notional)} {quote} and "
+        f"{number(rules.min_quantity)} {base_of(pair)}"
     )
     if market.status != "listed":
         return Check(name=name, ok=False, text="it is not traded at the venue at present")
