@@ -34,6 +34,7 @@ _SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "doctor": "console.doctor:doctor",
         "migrate": "console.services:migrate",
         "dead-letters": "console.dead_letters:dead_letters",
+        "recover": "console.recover:recover",
     },
 }
 """Section of the help → command → where it is defined."""

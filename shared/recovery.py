@@ -58,6 +58,8 @@ class Answer(Enum):
     UNFILLED = "unfilled"
     FILLED = "filled"
     """Of an entry: there is something to sell, so there may be exits."""
+    CLOSED = "closed"
+    """It traded, and nothing of its position is left to sell: no exit follows."""
 
 
 def id_at(namespace: UUID, known: KnownPair, place: Place) -> str:
@@ -122,6 +124,8 @@ def _exits(sequence: int, *, first: int, ahead: int) -> Generator[Place, Answer,
     attempt, missed = first, 0
     while missed < ahead:
         answer = yield Place(sequence, Leg.EXIT, attempt)
+        if answer is Answer.CLOSED:
+            return
         missed = missed + 1 if answer is Answer.NOTHING else 0
         attempt += 1
 

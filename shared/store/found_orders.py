@@ -1,8 +1,9 @@
 """Orders that a venue has and a restored database has not: where they belong, and writing them."""
 
+from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
@@ -10,17 +11,29 @@ from sqlalchemy import and_, func, insert, or_, select, text, update
 
 from shared.clock import datetime_of
 from shared.errors import Refused
-from shared.orders import UNCLOSED, Leg, Mode, OrderStatus, PositionStatus
+from shared.money import exact
+from shared.orders import UNCLOSED, Leg, LiveOrder, Mode, OrderStatus, PositionStatus
 from shared.recovery import KnownPair, Place
 from shared.risk_profile import DEFAULTS
-from shared.store import trading
+from shared.store import live_orders, trading
 from shared.store.engine import Transaction
 from shared.store.recovery import Debt
-from shared.store.tables import UNCLOSED_POSITION, bot_pairs, bots, orders, positions
+from shared.store.tables import (
+    UNCLOSED_POSITION,
+    UNSETTLED_ORDER,
+    bot_pairs,
+    bots,
+    orders,
+    positions,
+)
+from shared.venues import base_of
 
 FOUND: Final = "found_after_restore"
 """The reason of an order that the restored database did not know."""
 
+_ANCHORS: Final = 5
+_ANCHORS_WITHIN: Final = timedelta(hours=24)
+_WATCHED_SECS: Final = 24 * 3600.0
 _SENT_WITHIN: Final = timedelta(seconds=3)
 
 
@@ -51,6 +64,14 @@ class FoundOrder:
     limit_price: Decimal | None
     average_price: Decimal
     opened_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownOrder:
+    """What is known of an order; `position_closed` is whether its own position is."""
+
+    filled_quantity: Decimal
+    position_closed: bool
 
 
 async def pairs_of(tx: Transaction, debt: Debt) -> list[RestoredPair]:
@@ -126,10 +147,82 @@ async def pairs_of(tx: Transaction, debt: Debt) -> list[RestoredPair]:
     return found
 
 
-async def known_ids(tx: Transaction, client_order_ids: Collection[str]) -> set[str]:
-    """Which of these the database knows."""
-    query = select(orders.c.client_order_id).where(orders.c.client_order_id.in_(client_order_ids))
-    return set(await tx.scalars(query))
+async def known_orders(
+    tx: Transaction, bot_ids: Collection[int], *, since: datetime
+) -> dict[str, KnownOrder]:
+    """The live orders of these bots that were written down since then, by client order id."""
+    query = (
+        select(orders.c.client_order_id, orders.c.filled_quantity, positions.c.status)
+        .outerjoin_from(
+            orders,
+            positions,
+            and_(
+                positions.c.bot_id == orders.c.bot_id,
+                positions.c.pair == orders.c.pair,
+                positions.c.sequence == orders.c.position_sequence,
+            ),
+        )
+        .where(
+            orders.c.bot_id.in_(sorted(bot_ids)),
+            orders.c.mode == Mode.LIVE,
+            orders.c.committed_at >= since,
+        )
+    )
+    return {
+        row.client_order_id: KnownOrder(
+            filled_quantity=row.filled_quantity,
+            position_closed=row.status == PositionStatus.CLOSED,
+        )
+        for row in await tx.execute(query)
+    }
+
+
+async def newest_at_venue(
+    tx: Transaction, *, user_id: int, venue: str, before: datetime
+) -> dict[str, datetime]:
+    """When the newest orders that the venue has for certain were committed, by client order id.
+
+    Of the day before `before`, and a few only: whoever lists the account's orders must see them.
+    """
+    query = (
+        select(orders.c.client_order_id, orders.c.committed_at)
+        .where(
+            orders.c.user_id == user_id,
+            orders.c.venue == venue,
+            orders.c.mode == Mode.LIVE,
+            orders.c.venue_order_id.is_not(None),
+            orders.c.committed_at <= before,
+            orders.c.committed_at > before - _ANCHORS_WITHIN,
+        )
+        .order_by(orders.c.committed_at.desc())
+        .limit(_ANCHORS)
+    )
+    return {row.client_order_id: row.committed_at for row in await tx.execute(query)}
+
+
+async def without_outcome(
+    tx: Transaction, shards: Collection[int], *, user_id: int, venue: str
+) -> list[LiveOrder]:
+    """A user's live orders at a venue that are unsettled, or watched since they were not found."""
+    found = await live_orders.unsettled(tx, shards)
+    found += await live_orders.watched(tx, shards, for_secs=_WATCHED_SECS)
+    return [order for order in found if order.user_id == user_id and order.venue == venue]
+
+
+async def held_by_positions(tx: Transaction, *, user_id: int, venue: str) -> dict[str, Decimal]:
+    """What a user's unclosed live positions at a venue hold, by coin."""
+    names = ("pair", "entry_quantity", "exit_quantity", "fee_quantity")
+    query = select(*(positions.c[name] for name in names)).where(
+        positions.c.user_id == user_id,
+        positions.c.venue == venue,
+        positions.c.mode == Mode.LIVE,
+        text(UNCLOSED_POSITION),
+    )
+    held: defaultdict[str, Decimal] = defaultdict(Decimal)
+    with exact():
+        for row in await tx.execute(query):
+            held[base_of(row.pair)] += row.entry_quantity - row.exit_quantity - row.fee_quantity
+    return dict(held)
 
 
 async def insert_found(tx: Transaction, found: FoundOrder, *, owner: str) -> str | None:
@@ -142,11 +235,20 @@ async def insert_found(tx: Transaction, found: FoundOrder, *, owner: str) -> str
     epochs = await trading.hold_leases(tx, {pair.shard}, owner)
     if pair.shard not in epochs:
         raise Refused(f"shard {pair.shard} was taken by somebody else: run recover again")
-    if await known_ids(tx, (found.client_order_id,)):
+    own = orders.c.client_order_id == found.client_order_id
+    if await tx.scalar(select(orders.c.id).where(own)) is not None:
         return None
+    pairs = orders.c.bot_id == pair.known.bot_id, orders.c.pair == pair.known.pair
+    waits_for = await tx.scalar(
+        select(orders.c.client_order_id).where(*pairs, text(UNSETTLED_ORDER))
+    )
+    if waits_for is not None:
+        return f"order {waits_for} of the same pair is not settled yet"
     problem = await (_open if place.leg is Leg.ENTRY else _reopen)(tx, found)
     if problem is None:
-        await tx.execute(insert(orders).values(_order(found, lease_epoch=epochs[pair.shard])))
+        price = found.limit_price or found.average_price or await _average_entry(tx, found)
+        row = _order(found, decided_price=price, lease_epoch=epochs[pair.shard])
+        await tx.execute(insert(orders).values(row))
     return problem
 
 
@@ -200,7 +302,24 @@ async def _reopen(tx: Transaction, found: FoundOrder) -> str | None:
     return f"its position, number {sequence} on {known.pair} of bot {known.bot_id}, is not open"
 
 
-def _order(found: FoundOrder, *, lease_epoch: int) -> dict[str, object]:
+async def _average_entry(tx: Transaction, found: FoundOrder) -> Decimal:
+    """What the position was bought at: of an order at market that did not trade, nothing else
+    tells what its coins are worth."""
+    known = found.pair.known
+    row = (
+        await tx.execute(
+            select(positions.c.entry_cost, positions.c.entry_quantity).where(
+                positions.c.bot_id == known.bot_id,
+                positions.c.pair == known.pair,
+                positions.c.sequence == found.place.sequence,
+            )
+        )
+    ).one()
+    bought: Decimal = row.entry_quantity
+    return row.entry_cost / bought if bought else Decimal(0)
+
+
+def _order(found: FoundOrder, *, decided_price: Decimal, lease_epoch: int) -> dict[str, object]:
     pair, place = found.pair, found.place
     opened_at = datetime_of(found.opened_at_ms)
     times = dict.fromkeys(("market_time", "observed_at", "received_at", "decided_at"), opened_at)
@@ -218,7 +337,7 @@ def _order(found: FoundOrder, *, lease_epoch: int) -> dict[str, object]:
         "attempt": place.attempt,
         "side": place.leg.side,
         "quantity": found.quantity,
-        "decided_price": found.limit_price or found.average_price,
+        "decided_price": decided_price,
         "limit_price": found.limit_price,
         "status": OrderStatus.UNKNOWN,
         "reason": FOUND,

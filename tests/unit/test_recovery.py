@@ -65,6 +65,12 @@ def test_an_entry_that_bought_nothing_has_no_exits() -> None:
     assert exits == {6}
 
 
+def test_an_exit_that_sold_the_rest_is_the_last_one() -> None:
+    there = {Place(4, Leg.EXIT, 1): Answer.CLOSED}
+    places = asked(known(unclosed=True), there, entries=1, exits=3)
+    assert places == [Place(4, Leg.EXIT, 0), Place(4, Leg.EXIT, 1), Place(5, Leg.ENTRY, 0)]
+
+
 @st.composite
 def histories(draw: st.DrawFn) -> tuple[KnownPair, dict[Place, Answer], int, int]:
     """What a lost time did, its gaps shorter than the look-ahead."""
