@@ -226,7 +226,7 @@ class LiveTrading:
                 spent = totals.entry_cost + totals.fees
             self._balances.settle(order.client_order_id, spent=spent)
         else:
-            self._balances.forget(order.credential_id)
+            self._balances.renew(order.credential_id)
         self._balances.release(order.client_order_id)
 
     def _note_unsold(self, order: LiveOrder) -> None:
