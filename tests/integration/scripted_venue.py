@@ -82,7 +82,7 @@ async def scripted_venue() -> AsyncIterator[ScriptedVenue]:
     venue = ScriptedVenue()
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", venue.handle)
-    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    runner = web.AppRunner(application, shutdown_timeout=0.1, access_log=None)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)

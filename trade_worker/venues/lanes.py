@@ -35,7 +35,9 @@ class Nonces:
     def nudge(self) -> None:
         """The venue has seen a higher one. Never runs more than two minutes ahead of the clock:
         beyond that the key is used by something else, and no number of ours would help."""
-        self._last = min(self._last + NUDGE_MS, max(self._last, self._now_ms() + MAX_AHEAD_MS))
+        now_ms = self._now_ms()
+        ahead = max(self._last, now_ms) + NUDGE_MS
+        self._last = min(ahead, max(self._last, now_ms + MAX_AHEAD_MS))
 
 
 class Lane:

@@ -1,4 +1,4 @@
-"""What a venue's reply proves, by its own codes. Pure.
+"""What a venue's reply proves, by its own codes. No I/O.
 
 Nothing here quotes a reply but its error code and text, and those only as far as they are
 harmless: a venue, or something between, could send a key or a signature back.
