@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from typing import Final
 
@@ -93,9 +94,11 @@ class Desk:
             )
         if sent.credential_refused:
             self._on_refused_key(order, sent.text)
-        settled = await self._settling.settle(order, news_of(order, sent, sent_at_ms=sent_at_ms))
+        news = news_of(order, sent, sent_at_ms=sent_at_ms)
+        settled = await self._settling.settle(order, news)
         if settled is None or settled.status in UNSETTLED:
-            self._on_unsettled(order)
+            status = order.status if settled is None else settled.status
+            self._on_unsettled(replace(order, status=status, venue_order_id=news.venue_order_id))
 
     async def _send(self, order: LiveOrder, send_by_secs: float) -> Sent:
         try:
