@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from ecosystem.venue_simulator.binance_weights import day_tickers, prices
 from ecosystem.venue_simulator.listings import Listing
 from ecosystem.venue_simulator.market import Quote, trade_count
 from ecosystem.venue_simulator.minutes import CLOSE, HIGH, LOW, OPEN, VOLUME
@@ -15,6 +16,7 @@ from ecosystem.venue_simulator.venue_api import (
     Query,
     VenueApi,
     VenueRefusal,
+    closes,
     decimals,
     nothing,
 )
@@ -86,7 +88,9 @@ def _time(call: Call) -> object:
     return {"serverTime": call.now_ms}
 
 
-def _system_status(_: Call) -> object:
+def _system_status(call: Call) -> object:
+    if closes(call.spoiled):
+        return {"status": 1, "msg": "system_maintenance"}
     return {"status": 0, "msg": "normal"}
 
 
@@ -305,26 +309,35 @@ BINANCE_API: Final = VenueApi(
             path="/sapi/v1/system/status", name="status", select=nothing, answer=_system_status
         ),
         Endpoint(
-            path="/api/v3/exchangeInfo", name="markets", select=_some_or_all, answer=_exchange_info
+            path="/api/v3/exchangeInfo",
+            name="markets",
+            select=_some_or_all,
+            answer=_exchange_info,
+            weight=lambda _: 20,
         ),
         Endpoint(
             path="/api/v3/ticker/24hr",
             name="tickers",
             select=_some_or_all,
             answer=_each(_day_ticker),
+            weight=day_tickers,
         ),
         Endpoint(
             path="/api/v3/ticker/bookTicker",
             name="tickers",
             select=_some_or_all,
             answer=_each(_best_prices),
+            weight=prices,
         ),
         Endpoint(
             path="/api/v3/ticker/price",
             name="tickers",
             select=_some_or_all,
             answer=_each(_last_price),
+            weight=prices,
         ),
-        Endpoint(path="/api/v3/klines", name="candles", select=_one, answer=_klines),
+        Endpoint(
+            path="/api/v3/klines", name="candles", select=_one, answer=_klines, weight=lambda _: 2
+        ),
     ),
 )

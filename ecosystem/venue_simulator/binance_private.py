@@ -75,6 +75,7 @@ class BinancePrivate:
     """Binance's private side: weights of addresses and order counts of accounts are its state."""
 
     venue = BINANCE.name
+    prefixes: Sequence[str] = ("/api/v3/", "/sapi/")
 
     def __init__(self) -> None:
         self._weights = BinanceWeights()

@@ -14,6 +14,7 @@ from ecosystem.venue_simulator.venue_api import (
     Query,
     VenueApi,
     VenueRefusal,
+    closes,
     decimals,
     nothing,
 )
@@ -107,7 +108,8 @@ def _time(call: Call) -> object:
 
 def _system_status(call: Call) -> object:
     moment = datetime.fromtimestamp(call.now_ms // 1000, tz=UTC)
-    return _reply({"status": "online", "timestamp": moment.strftime("%Y-%m-%dT%H:%M:%SZ")})
+    status = "maintenance" if closes(call.spoiled) else "online"
+    return _reply({"status": status, "timestamp": moment.strftime("%Y-%m-%dT%H:%M:%SZ")})
 
 
 def _assets(call: Call) -> object:

@@ -53,6 +53,7 @@ class KrakenPrivate:
     """Kraken's private side: nonces and counters of each key are its state."""
 
     venue = KRAKEN.name
+    prefixes: Sequence[str] = (PRIVATE_PATH,)
 
     def __init__(self) -> None:
         self._counters = KrakenCounters()
@@ -230,7 +231,7 @@ def _is_asked_for(order: VenueOrder, fields: Query) -> bool:
 
 def _rows(orders: Sequence[VenueOrder], call: PrivateCall) -> dict[str, Any]:
     """Orders by id, with their trades' ids if the request wants them."""
-    listings = {listing.pair: listing for listing in call.ever_listed}
+    listings = {listing.pair: listing for listing in call.trading.listings}
     with_trades = _is_true(call.fields, "trades")
     return {
         order.order_id: wire.order_row(

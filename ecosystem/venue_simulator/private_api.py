@@ -2,16 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from ecosystem.venue_simulator.accounts import ApiKey
 from ecosystem.venue_simulator.faults import Fault, Spoiled
 from ecosystem.venue_simulator.listings import Listing
 from ecosystem.venue_simulator.orders import OrderRefused
+from ecosystem.venue_simulator.trading import Trading
 from ecosystem.venue_simulator.venue_api import Query, Reply
-
-if TYPE_CHECKING:
-    from ecosystem.venue_simulator.trading import Trading
 
 PAGE_OF_HTML: Final = "text/html"
 GARBAGE: Final = b'{"error":[],"result":{"XXB'
@@ -38,17 +36,16 @@ class PrivateRequest:
 class PrivateCall:
     """A request that the venue has let in.
 
-    `listings` are what the venue lists now, `ever_listed` what it ever did. `now_ms` is its
-    clock, `limits_ms` one for counting requests, which knows nothing of faults. `expires_at_ms`
-    is when the request's own time is over, on the venue's clock, if its signature says so.
+    `listings` are what the venue lists now, `now_ms` is its clock. `limits_ms` is a clock for
+    counting requests, which knows nothing of faults. `expires_at_ms` is when the request's own
+    time is over, on the venue's clock, if its signature says so.
     """
 
     fields: Query
     endpoint: str
     key: ApiKey
     listings: Sequence[Listing]
-    ever_listed: Sequence[Listing]
-    trading: "Trading"
+    trading: Trading
     spoiled: Spoiled
     now_ms: int
     limits_ms: int
@@ -92,9 +89,13 @@ class Admission:
 
 
 class PrivateApi(Protocol):
-    """A venue's private side. What it counts of its callers is its own state."""
+    """A venue's private side. What it counts of its callers is its own state.
+
+    `prefixes` are those of the paths that are private, and of all that it does not know.
+    """
 
     venue: str
+    prefixes: Sequence[str]
     endpoints: Sequence[PrivateEndpoint]
 
     def key_name(self, request: PrivateRequest) -> str | None:

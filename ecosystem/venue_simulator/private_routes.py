@@ -1,7 +1,7 @@
 """The private paths of a venue over HTTP: every request goes through the same steps."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from urllib.parse import parse_qsl
 
@@ -9,12 +9,10 @@ import orjson
 from aiohttp import web
 
 from ecosystem.venue_simulator.accounts import Accounts, ApiKey
-from ecosystem.venue_simulator.clock import MarketClock
-from ecosystem.venue_simulator.faults import Fault, FaultBoard, FaultKind, Spoiled
+from ecosystem.venue_simulator.faults import Fault, FaultKind, Spoiled
 from ecosystem.venue_simulator.http_replies import cut, dropped, plain
-from ecosystem.venue_simulator.journal import Journal, redacted
+from ecosystem.venue_simulator.journal import redacted
 from ecosystem.venue_simulator.listings import Listing
-from ecosystem.venue_simulator.market import Market
 from ecosystem.venue_simulator.orders import OrderRefused, RefusalKind
 from ecosystem.venue_simulator.private_api import (
     GARBAGE,
@@ -24,7 +22,7 @@ from ecosystem.venue_simulator.private_api import (
     PrivateRequest,
     Visit,
 )
-from ecosystem.venue_simulator.trading import Trading
+from ecosystem.venue_simulator.trading import Surroundings, Trading
 from ecosystem.venue_simulator.venue_api import Reply, VenueRefusal
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -38,32 +36,24 @@ class PrivateSide:
     """
 
     def __init__(
-        self,
-        api: PrivateApi,
-        *,
-        trading: Trading,
-        accounts: Accounts,
-        market: Market,
-        clock: MarketClock,
-        faults: FaultBoard,
-        journal: Journal,
+        self, api: PrivateApi, around: Surroundings, trading: Trading, accounts: Accounts
     ) -> None:
         self._api = api
         self._trading = trading
         self._accounts = accounts
-        self._market = market
-        self._clock = clock
-        self._faults = faults
-        self._journal = journal
+        self._market = around.market
+        self._clock = around.clock
+        self._faults = around.faults
+        self._journal = around.journal
 
-    def routes(self, unknown: Sequence[str]) -> list[web.RouteDef]:
-        """The endpoints' paths, and the venue's answer to everything else under `unknown`."""
+    def routes(self) -> list[web.RouteDef]:
+        """The endpoints' paths, and the venue's answer to whatever else is asked of it."""
         return [
             *(
                 web.route(endpoint.method, endpoint.path, self._handler(endpoint))
                 for endpoint in self._api.endpoints
             ),
-            *(web.route("*", prefix + "{tail:.*}", self._unknown) for prefix in unknown),
+            *(web.route("*", prefix + "{tail:.*}", self._unknown) for prefix in self._api.prefixes),
         ]
 
     def _handler(self, endpoint: PrivateEndpoint) -> Handler:
@@ -140,14 +130,13 @@ class PrivateSide:
         fields, listings = visit.request.fields, self._listings()
         try:
             if self._clock.speed != 1:
-                raise OrderRefused(RefusalKind.SPEED, "the simulated venue trades at speed 1 only")
+                raise OrderRefused(RefusalKind.SPEED, "this simulator trades at speed 1 only")
             admission = self._api.admit(visit)
             call = PrivateCall(
                 fields=fields,
                 endpoint=visit.endpoint.name,
                 key=admission.key,
                 listings=listings,
-                ever_listed=self._market.listings(self._api.venue),
                 trading=self._trading,
                 spoiled=spoiled,
                 now_ms=visit.now_ms,

@@ -1,7 +1,8 @@
 """The simulator's HTTP side: the venues' paths, the faults on them, and its own status."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 import orjson
@@ -10,9 +11,19 @@ from aiohttp import web
 from ecosystem.venue_simulator.binance import BINANCE_API
 from ecosystem.venue_simulator.clock import MarketClock
 from ecosystem.venue_simulator.faults import FaultBoard, fault_of
+from ecosystem.venue_simulator.http_replies import plain
 from ecosystem.venue_simulator.kraken import KRAKEN_API
 from ecosystem.venue_simulator.market import Market
-from ecosystem.venue_simulator.venue_api import Call, Endpoint, VenueApi, VenueRefusal
+from ecosystem.venue_simulator.private_api import PrivateApi
+from ecosystem.venue_simulator.venue_api import (
+    Call,
+    Endpoint,
+    Reply,
+    VenueApi,
+    VenueRefusal,
+    closes,
+)
+from shared.clock import wall_ms
 from shared.errors import Refused
 from shared.venues import VENUES
 
@@ -20,14 +31,12 @@ VENUE_APIS: Final = (KRAKEN_API, BINANCE_API)
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
-_GARBAGE: Final = b'{"error":[],"result":{"XXB'
-_UNAVAILABLE: Final = "<html><head><title>503 Service Unavailable</title></head></html>"
-
 
 def venue_routes(
-    api: VenueApi, *, market: Market, clock: MarketClock, faults: FaultBoard
+    api: VenueApi, private: PrivateApi, *, market: Market, clock: MarketClock, faults: FaultBoard
 ) -> list[web.RouteDef]:
-    """A venue's paths."""
+    """A venue's public paths. `private` is the same venue's private side, which counts requests
+    and says how the venue turns them away."""
 
     def handler(endpoint: Endpoint) -> Handler:
         async def handle(request: web.Request) -> web.Response:
@@ -35,7 +44,11 @@ def venue_routes(
             listings = [
                 listing for listing in market.listings(api.venue) if listing.pair not in refused
             ]
+            headers: Mapping[str, str] = {}
             try:
+                headers = private.weigh(
+                    request.remote or "", endpoint.weight(request.query), _limits_ms(clock)
+                )
                 selected = endpoint.select(request.query, listings)
                 spoiled = faults.spoil(
                     venue=api.venue,
@@ -44,27 +57,42 @@ def venue_routes(
                 )
                 if spoiled.delay_secs:
                     await asyncio.sleep(spoiled.delay_secs)
-                if spoiled.fails:
-                    return web.Response(status=503, text=_UNAVAILABLE, content_type="text/html")
-                if spoiled.is_garbage:
-                    return web.Response(body=_GARBAGE, content_type="application/json")
+                turned_away = spoiled.turned_away
+                if turned_away is not None and not (endpoint.name == "status" and closes(spoiled)):
+                    reply = private.turned_away(turned_away, endpoint.name, clock.now_ms())
+                    return plain(replace(reply, headers={**headers, **reply.headers}))
+                skew_ms = faults.skew_ms(api.venue) if endpoint.name == "time" else 0
                 call = Call(
                     query=request.query,
                     listings=selected,
                     market=market,
-                    now_ms=clock.now_ms(),
+                    now_ms=clock.now_ms() + skew_ms,
                     spoiled=spoiled,
                 )
                 if endpoint.name == "candles":
                     # A month of candles met for the first time takes some 30 ms to compute.
-                    return _json(await asyncio.to_thread(endpoint.answer, call))
-                return _json(endpoint.answer(call))
+                    body = await asyncio.to_thread(endpoint.answer, call)
+                else:
+                    body = endpoint.answer(call)
+                return plain(Reply(body=body, headers=headers))
             except VenueRefusal as refusal:
-                return _json(refusal.body, status=refusal.status)
+                return plain(
+                    Reply(
+                        body=refusal.body,
+                        status=refusal.status,
+                        headers={**headers, **refusal.headers},
+                    )
+                )
 
         return handle
 
     return [web.get(endpoint.path, handler(endpoint)) for endpoint in api.endpoints]
+
+
+def _limits_ms(clock: MarketClock) -> int:
+    """Requests are counted on the market's clock, so that a fast one allows more of them; one
+    that hardly moves would never forget them."""
+    return clock.now_ms() if clock.speed >= 1 else wall_ms()
 
 
 def fault_routes(faults: FaultBoard) -> list[web.RouteDef]:

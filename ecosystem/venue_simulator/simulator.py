@@ -11,15 +11,22 @@ from typing import Final
 
 from aiohttp import web
 
+from ecosystem.venue_simulator.accounts import Accounts
+from ecosystem.venue_simulator.binance_private import BinancePrivate
 from ecosystem.venue_simulator.clock import MarketClock
 from ecosystem.venue_simulator.faults import FaultBoard
+from ecosystem.venue_simulator.journal import Journal
+from ecosystem.venue_simulator.kraken_private import KrakenPrivate
 from ecosystem.venue_simulator.listings import ASSETS, Listing, listing, synthetic_listings
 from ecosystem.venue_simulator.market import Market
 from ecosystem.venue_simulator.minutes import CLOSE, Tape
+from ecosystem.venue_simulator.private_api import PrivateApi
+from ecosystem.venue_simulator.private_routes import PrivateSide
 from ecosystem.venue_simulator.replay import ReplayTape, load_replay
 from ecosystem.venue_simulator.routes import VENUE_APIS, fault_routes, status_route, venue_routes
 from ecosystem.venue_simulator.state import StateFile
 from ecosystem.venue_simulator.synthetic import SyntheticTape
+from ecosystem.venue_simulator.trading import Surroundings, Trading
 from shared.clock import wall_ms
 from shared.errors import InvalidSettings, VenueUnavailable
 from shared.process import TaskGroup
@@ -84,6 +91,8 @@ class VenueSimulator:
     def __init__(self, options: SimulatorOptions) -> None:
         self._options = options
         self._faults = FaultBoard()
+        self._accounts = Accounts()
+        self._journal = Journal(None)
         self._tasks = TaskGroup()
         self._runner: web.AppRunner | None = None
         self._state: StateFile | None = None
@@ -146,8 +155,16 @@ class VenueSimulator:
     async def _listen(self) -> None:
         app = web.Application()
         market = Market(self._play.tapes)
-        for api in VENUE_APIS:
-            app.add_routes(venue_routes(api, market=market, clock=self._clock, faults=self._faults))
+        around = Surroundings(
+            market=market, clock=self._clock, faults=self._faults, journal=self._journal
+        )
+        privates: tuple[PrivateApi, ...] = (KrakenPrivate(), BinancePrivate())
+        for api, private in zip(VENUE_APIS, privates, strict=True):
+            app.add_routes(
+                venue_routes(api, private, market=market, clock=self._clock, faults=self._faults)
+            )
+            trading = Trading(api.venue, around)
+            app.add_routes(PrivateSide(private, around, trading, self._accounts).routes())
         app.add_routes([*fault_routes(self._faults), status_route(self.status)])
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECS)
         await runner.setup()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from ecosystem.venue_simulator.faults import Spoiled
+from ecosystem.venue_simulator.faults import FaultKind, Spoiled
 from ecosystem.venue_simulator.listings import Listing
 from ecosystem.venue_simulator.market import Market
 
@@ -29,6 +29,21 @@ class VenueRefusal(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What goes back over HTTP. `body` is bytes as they are, or what becomes JSON."""
+
+    body: object
+    status: int = 200
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def one(_: Query) -> int:
+    """The `weight` of most endpoints."""
+    return 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One request that the venue understood, at `now_ms` on its clock."""
 
@@ -45,13 +60,15 @@ class Endpoint:
     """One path of a venue.
 
     `name` is one of `faults.ENDPOINTS`. `select` finds which of the venue's listings a query is
-    about, `answer` makes the JSON body; both raise `VenueRefusal`.
+    about, `answer` makes the JSON body; both raise `VenueRefusal`. `weight` is what a request
+    costs where the venue counts that.
     """
 
     path: str
     name: str
     select: Callable[[Query, Sequence[Listing]], Sequence[Listing]]
     answer: Callable[[Call], object]
+    weight: Callable[[Query], int] = one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +82,11 @@ class VenueApi:
 def nothing(_: Query, __: Sequence[Listing]) -> Sequence[Listing]:
     """The `select` of an endpoint that is about no market."""
     return ()
+
+
+def closes(spoiled: Spoiled) -> bool:
+    """Whether the venue is closed for maintenance: its status says so, all else is refused."""
+    return any(fault.kind is FaultKind.MAINTENANCE for fault in spoiled.faults)
 
 
 def decimals(value: float, digits: int) -> str:
