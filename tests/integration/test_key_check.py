@@ -16,8 +16,8 @@ from tests.integration.key_server import (
     kraken_error,
     serving_keys,
 )
+from trade_worker.key_rights import UNPROVEN
 from trade_worker.venues.key_check import KeyCheck, check_key
-from trade_worker.venues.key_rights import UNPROVEN
 
 KEY = ApiKey(key="a-key-of-a-test-0001", secret="c2VjcmV0IG9mIGEgdGVzdCBvZiBrZXlz")
 UNKNOWN = kraken_error("EGeneral:Unknown method")
@@ -87,6 +87,13 @@ async def test_a_key_that_may_not_query_funds_is_told_so(server: KeyServer) -> N
     found = await check(server, KRAKEN)
     assert found.balances == {}
     assert "Query funds" in found.rights.problems[0]
+
+
+@pytest.mark.parametrize("told", [None, "all", {}])
+async def test_unreadable_permissions_prove_nothing(server: KeyServer, told: object) -> None:
+    server.says["/0/private/GetApiKeyInfo"] = kraken({"permissions": told})
+    with pytest.raises(VenueUnavailable, match="cannot be read"):
+        await check(server, KRAKEN)
 
 
 @pytest.mark.parametrize("error", ["EAPI:Invalid key", "EAPI:Invalid signature"])

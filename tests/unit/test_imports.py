@@ -37,6 +37,7 @@ PURE_FILES: Final = (
     "trade_worker/decide.py",
     "trade_worker/exits.py",
     "trade_worker/holdings.py",
+    "trade_worker/key_rights.py",
     "trade_worker/limit_price.py",
     "trade_worker/request_budget.py",
     "trade_worker/request_budgets.py",

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.integration.key_server import BINANCE_ACCOUNT, BINANCE_RESTRICTIONS, KRAKEN_INFO
-from trade_worker.venues.key_rights import (
+from trade_worker.key_rights import (
     UNPROVEN,
     KeyRights,
     account_mark,
@@ -14,13 +14,13 @@ from trade_worker.venues.key_rights import (
     kraken_rights,
     without_proof,
 )
-from trade_worker.venues.replies import Unreadable
 
 ALL_KRAKEN = ("modify-trades", "query-closed-trades", "query-funds", "query-open-trades")
 
 
 def kraken(**changes: Any) -> KeyRights:
-    return kraken_rights({**KRAKEN_INFO, **changes})
+    told = {**KRAKEN_INFO, **changes}
+    return kraken_rights(told["permissions"], told)
 
 
 def binance(**changes: Any) -> KeyRights:
@@ -62,12 +62,6 @@ def test_what_is_unwise_at_kraken_is_remarked() -> None:
         "it expires",
         "it lacks Cancel & close orders",
     ]
-
-
-@pytest.mark.parametrize("told", [None, "all", {}])
-def test_unreadable_permissions_are_no_permissions(told: object) -> None:
-    with pytest.raises(Unreadable):
-        kraken(permissions=told)
 
 
 @pytest.mark.parametrize(

@@ -11,18 +11,18 @@ from shared.errors import CredentialRefused, VenueUnavailable
 from shared.request_limits import Request
 from shared.vault import ApiKey
 from shared.venues import KRAKEN, Said, Venue
-from trade_worker.venues.binance import BinanceDialect
-from trade_worker.venues.clients import client_for
-from trade_worker.venues.dialect import Call, Times
-from trade_worker.venues.key_rights import (
+from trade_worker.key_rights import (
     KeyRights,
     binance_rights,
     kraken_probed,
     kraken_rights,
     without_proof,
 )
+from trade_worker.venues.binance import BinanceDialect
+from trade_worker.venues.clients import client_for
+from trade_worker.venues.dialect import Call, Times
 from trade_worker.venues.kraken import KrakenDialect
-from trade_worker.venues.replies import Judged, Unreadable, answer_of, judge, mapping, number
+from trade_worker.venues.replies import Judged, Unreadable, answer_of, judge, mapping, number, rows
 from trade_worker.venues.symbols import currency_named
 from trade_worker.venues.wire import Reply, VenueClient, venue_session
 
@@ -129,7 +129,8 @@ async def _kraken(asker: _Asker) -> _Found:
     if told is None:
         rights = await _kraken_by_trying(asker)
     else:
-        rights = kraken_rights(mapping(mapping(answer_of(told)).get("result")))
+        info = mapping(mapping(answer_of(told)).get("result"))
+        rights = kraken_rights(rows(info.get("permissions")), info)
     if "query-funds" not in rights.permissions:
         return rights, {}
     return rights, await KrakenDialect().balances(asker.ask)

@@ -6,11 +6,9 @@ venue does not say counts as withdrawal rights.
 
 import hashlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
-
-from trade_worker.venues.replies import rows
 
 KRAKEN_NEEDS: Final[Mapping[str, str]] = {
     "query-funds": "Query funds",
@@ -40,9 +38,9 @@ class KeyRights:
     account: str | None = field(default=None)
 
 
-def kraken_rights(told: Mapping[str, Any]) -> KeyRights:
-    """Of the result of `GetApiKeyInfo`. Raises `Unreadable`."""
-    permissions = tuple(sorted(_slug(name) for name in rows(told.get("permissions"))))
+def kraken_rights(granted: Iterable[object], told: Mapping[str, Any]) -> KeyRights:
+    """Of the `permissions` in the result of `GetApiKeyInfo`, and of the rest of it."""
+    permissions = tuple(sorted(_slug(name) for name in granted))
     problems = [*_kraken_missing(permissions)]
     problems += [
         f"it may move funds out ({name}): make one without any withdrawal permission"
