@@ -95,6 +95,7 @@ def migrate() -> None:
     epilog=examples(
         "botfleet simulate-venue --port 8040 --speed 60",
         "botfleet simulate-venue --port 8040 --replay candles.csv --speed 600",
+        "botfleet simulate-venue --port 8040 --journal var/venue.jsonl",
         "BOTFLEET_KRAKEN_URL=http://127.0.0.1:8040 botfleet all",
     ),
 )
@@ -131,10 +132,26 @@ def migrate() -> None:
     type=click.IntRange(1, 40),
     help="Markets per venue of the synthetic market.",
 )
+@click.option(
+    "--accounts",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="JSON list of customers who can trade: venue, name, key, secret, balances …",
+)
+@click.option(
+    "--journal",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to which every order and trade is written, and from which a restart goes on.",
+)
+@click.option(
+    "--faults",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="JSON list of what is to go wrong from the start.",
+)
 def simulate_venue(**options: object) -> None:
     """Serve made-up prices as Kraken and Binance.
 
-    Answers as the venues do, with a synthetic market or a replayed file.
+    Answers as the venues do, with a synthetic market or a replayed file. At speed 1 its
+    customers can trade, with fills at its own prices.
     Point a fleet at it with BOTFLEET_KRAKEN_URL and BOTFLEET_BINANCE_URL.
     """
     from ecosystem.venue_simulator import SimulatorOptions

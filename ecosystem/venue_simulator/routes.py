@@ -1,16 +1,15 @@
-"""The simulator's HTTP side: the venues' paths, the faults on them, and its own status."""
+"""The venues' public paths over HTTP, and the faults on them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
-import orjson
 from aiohttp import web
 
 from ecosystem.venue_simulator.binance import BINANCE_API
 from ecosystem.venue_simulator.clock import MarketClock
-from ecosystem.venue_simulator.faults import FaultBoard, fault_of
+from ecosystem.venue_simulator.faults import FaultBoard
 from ecosystem.venue_simulator.http_replies import plain
 from ecosystem.venue_simulator.kraken import KRAKEN_API
 from ecosystem.venue_simulator.market import Market
@@ -24,8 +23,6 @@ from ecosystem.venue_simulator.venue_api import (
     closes,
 )
 from shared.clock import wall_ms
-from shared.errors import Refused
-from shared.venues import VENUES
 
 VENUE_APIS: Final = (KRAKEN_API, BINANCE_API)
 
@@ -93,46 +90,3 @@ def _limits_ms(clock: MarketClock) -> int:
     """Requests are counted on the market's clock, so that a fast one allows more of them; one
     that hardly moves would never forget them."""
     return clock.now_ms() if clock.speed >= 1 else wall_ms()
-
-
-def fault_routes(faults: FaultBoard) -> list[web.RouteDef]:
-    """`/simulator/faults`: POST sets one (a JSON object with the fields of `Fault`), GET lists
-    them, DELETE clears those of `?venue=`, or all. A bad fault is answered with 400."""
-
-    async def show(_: web.Request) -> web.Response:
-        return _json(faults.all())
-
-    async def create(request: web.Request) -> web.Response:
-        try:
-            fields = orjson.loads(await request.read())
-            if not isinstance(fields, dict):
-                raise Refused("a fault must be a JSON object")
-            faults.set(fault_of(fields))
-        except (orjson.JSONDecodeError, Refused) as exc:
-            return _json({"error": str(exc)}, status=400)
-        return _json(faults.all(), status=201)
-
-    async def clear(request: web.Request) -> web.Response:
-        venue = request.query.get("venue")
-        if venue not in (None, *VENUES):
-            return _json(
-                {"error": f"venue must be one of {', '.join(VENUES)}, was {venue!r}"}, status=400
-            )
-        faults.clear(venue)
-        return _json(faults.all())
-
-    path = "/simulator/faults"
-    return [web.get(path, show), web.post(path, create), web.delete(path, clear)]
-
-
-def status_route(status: Callable[[], dict[str, object]]) -> web.RouteDef:
-    """`GET /simulator/status`."""
-
-    async def show(_: web.Request) -> web.Response:
-        return _json(status())
-
-    return web.get("/simulator/status", show)
-
-
-def _json(body: object, *, status: int = 200) -> web.Response:
-    return web.Response(body=orjson.dumps(body), status=status, content_type="application/json")

@@ -1,21 +1,24 @@
 """The venue simulator as a server: start, answer, remember, close."""
 
 import asyncio
+import json
 import logging
 import math
+import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
-from ecosystem.venue_simulator.accounts import Accounts
 from ecosystem.venue_simulator.binance_private import BinancePrivate
 from ecosystem.venue_simulator.clock import MarketClock
-from ecosystem.venue_simulator.faults import FaultBoard
-from ecosystem.venue_simulator.journal import Journal
+from ecosystem.venue_simulator.control_routes import account_routes, fault_routes, status_route
+from ecosystem.venue_simulator.customers import Customers, KeyFile
+from ecosystem.venue_simulator.faults import FaultBoard, faults_of
+from ecosystem.venue_simulator.journal import VERSION, Journal
 from ecosystem.venue_simulator.kraken_private import KrakenPrivate
 from ecosystem.venue_simulator.listings import ASSETS, Listing, listing, synthetic_listings
 from ecosystem.venue_simulator.market import Market
@@ -23,12 +26,12 @@ from ecosystem.venue_simulator.minutes import CLOSE, Tape
 from ecosystem.venue_simulator.private_api import PrivateApi
 from ecosystem.venue_simulator.private_routes import PrivateSide
 from ecosystem.venue_simulator.replay import ReplayTape, load_replay
-from ecosystem.venue_simulator.routes import VENUE_APIS, fault_routes, status_route, venue_routes
+from ecosystem.venue_simulator.routes import VENUE_APIS, venue_routes
 from ecosystem.venue_simulator.state import StateFile
 from ecosystem.venue_simulator.synthetic import SyntheticTape
 from ecosystem.venue_simulator.trading import Surroundings, Trading
 from shared.clock import wall_ms
-from shared.errors import InvalidSettings, VenueUnavailable
+from shared.errors import InvalidSettings, Refused, VenueUnavailable
 from shared.process import TaskGroup
 from shared.venues import BINANCE, KRAKEN, VENUES, base_of, quote_of
 
@@ -39,6 +42,7 @@ REPLAY_SPREAD: Final = 0.0002
 _SAVE_EVERY_SECS: Final = 1.0
 _PROMISE_SECS: Final = 3.0
 """How far ahead of the clock the state file is: some saves may be late before the clock waits."""
+_ADVANCE_EVERY_SECS: Final = 0.05
 _SHUTDOWN_SECS: Final = 0.5
 
 
@@ -52,6 +56,12 @@ class SimulatorOptions:
     venue. `state` is the file that keeps the clock over restarts. `start_ms` is the market time
     to begin at where the state has none: of the synthetic market the wall clock's, which it
     then follows at speed 1.
+
+    `journal` is the file of everything that the venues do (see `journal`), from which they go
+    on after a restart; the secrets of its API keys are beside it in a file of the same name
+    with `.keys` added. `accounts` is a JSON list of customers (see `accounts.key_of`); those
+    whose key the journal has are there already. `faults` is a JSON list of what is wrong from
+    the start (see `faults.Fault`).
     """
 
     host: str = "127.0.0.1"
@@ -64,6 +74,9 @@ class SimulatorOptions:
     start_ms: int | None = None
     replay_kraken_pair: str = "BTC/USD"
     replay_binance_pair: str = "BTC/USDT"
+    accounts: Path | None = None
+    journal: Path | None = None
+    faults: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,14 +103,16 @@ class VenueSimulator:
 
     def __init__(self, options: SimulatorOptions) -> None:
         self._options = options
-        self._faults = FaultBoard()
-        self._accounts = Accounts()
-        self._journal = Journal(None)
+        self._faults = FaultBoard(chance=random.Random(options.seed).random)  # noqa: S311
+        self._journal = Journal(options.journal)
         self._tasks = TaskGroup()
         self._runner: web.AppRunner | None = None
         self._state: StateFile | None = None
         self._clock: MarketClock
         self._play: _Play
+        self._around: Surroundings
+        self._tradings: Mapping[str, Trading]
+        self._customers: Customers
 
     @property
     def base_url(self) -> str:
@@ -135,8 +150,10 @@ class VenueSimulator:
         )
         if self._state is not None:
             await self._promise(self._state)
+        await self._open_venues()
         await self._listen()
         self._tasks.start("venue-simulator-clock", self._keep_time())
+        self._tasks.start("venue-simulator-trading", self._keep_trading())
 
     async def watch(self, until: asyncio.Event) -> None:
         """Wait for the event. Raises if the simulator dies before."""
@@ -149,23 +166,57 @@ class VenueSimulator:
             return
         runner, self._runner = self._runner, None
         await runner.cleanup()
+        # Nobody asks any more, so nothing is written any more.
+        await self._journal.close()
         if self._state is not None:
             await asyncio.to_thread(self._state.save, self._clock.now_ms())
 
+    async def _open_venues(self) -> None:
+        """Take up what the journal remembers, then what the options say."""
+        options = self._options
+        self._around = Surroundings(
+            market=Market(self._play.tapes),
+            clock=self._clock,
+            faults=self._faults,
+            journal=self._journal,
+        )
+        self._tradings = {venue: Trading(venue, self._around) for venue in VENUES}
+        keys = None if options.journal is None else Path(f"{options.journal}.keys")
+        self._customers = Customers(
+            journal=self._journal, key_file=KeyFile(keys), tradings=self._tradings
+        )
+        entries = await asyncio.to_thread(self._journal.open)
+        self._journal.write("opened", venue=None, version=VERSION, market=self._play.name)
+        self._customers.restore(entries)
+        known = {key.key for key in self._customers.accounts.all()}
+        try:
+            await self._customers.enter(
+                fields for fields in _listed(options.accounts) if fields.get("key") not in known
+            )
+            for fault in faults_of(_listed(options.faults)):
+                self._faults.set(fault)
+        except Refused as exc:
+            raise InvalidSettings(str(exc)) from exc
+
     async def _listen(self) -> None:
         app = web.Application()
-        market = Market(self._play.tapes)
-        around = Surroundings(
-            market=market, clock=self._clock, faults=self._faults, journal=self._journal
-        )
         privates: tuple[PrivateApi, ...] = (KrakenPrivate(), BinancePrivate())
         for api, private in zip(VENUE_APIS, privates, strict=True):
             app.add_routes(
-                venue_routes(api, private, market=market, clock=self._clock, faults=self._faults)
+                venue_routes(
+                    api, private, market=self._around.market, clock=self._clock, faults=self._faults
+                )
             )
-            trading = Trading(api.venue, around)
-            app.add_routes(PrivateSide(private, around, trading, self._accounts).routes())
-        app.add_routes([*fault_routes(self._faults), status_route(self.status)])
+            trading = self._tradings[api.venue]
+            side = PrivateSide(private, self._around, trading, self._customers.accounts)
+            app.add_routes(side.routes())
+        app.add_routes(
+            [
+                *fault_routes(self._faults),
+                *account_routes(self._customers),
+                status_route(self.status),
+            ]
+        )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECS)
         await runner.setup()
         options = self._options
@@ -173,6 +224,7 @@ class VenueSimulator:
             await web.TCPSite(runner, options.host, options.port).start()
         except OSError as exc:
             await runner.cleanup()
+            await self._journal.close()
             raise VenueUnavailable(
                 f"the venue simulator cannot listen on {options.host}:{options.port}: {exc}"
             ) from exc
@@ -194,6 +246,14 @@ class VenueSimulator:
                 told_end = True
             await asyncio.sleep(_SAVE_EVERY_SECS)
 
+    async def _keep_trading(self) -> None:
+        """Late orders, partial fills and resting orders need nobody's request to go on."""
+        while True:
+            for trading in self._tradings.values():
+                trading.advance()
+            await self._journal.on_disk()
+            await asyncio.sleep(_ADVANCE_EVERY_SECS)
+
     async def _promise(self, state: StateFile) -> None:
         """Write down a time ahead before the clock may reach it: a crash cannot turn it back."""
         horizon_ms = self._clock.horizon_ms(_PROMISE_SECS)
@@ -209,6 +269,19 @@ def _check(options: SimulatorOptions) -> None:
     for pair in (options.replay_kraken_pair, options.replay_binance_pair):
         if not (base_of(pair) and quote_of(pair)):
             raise InvalidSettings(f"a replay's pair must be like BTC/USD, was {pair!r}")
+
+
+def _listed(path: Path | None) -> list[dict[str, Any]]:
+    """A file's JSON list."""
+    if path is None:
+        return []
+    try:
+        items = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise InvalidSettings(f"{path} cannot be read: {exc}") from exc
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise InvalidSettings(f"{path} must hold a JSON list of objects")
+    return items
 
 
 def _play(options: SimulatorOptions) -> _Play:
