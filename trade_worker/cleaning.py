@@ -1,11 +1,11 @@
-"""Deletes what nobody needs any more: sent events, and grants of leases that ended long ago."""
+"""Deletes what nobody needs any more: sent events, old grants of leases, retired keys' secrets."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 from shared.leases import LeaseKind
-from shared.store import leases, outbox
+from shared.store import credential_changes, leases, outbox
 from shared.store.engine import Store, Transaction
 
 CLEAN_EVERY_SECS: Final = 60.0
@@ -16,7 +16,7 @@ PAUSE_SECS: Final = 0.05
 GRANTS_KEPT_SECS: Final = 7 * 86_400.0
 
 _FIRST_SHARD: Final = 0
-"""Whoever serves it also cleans up after the price stream, which has one lease and no shard."""
+"""Whoever serves it also cleans up what has no shard: the price stream's lease, retired keys."""
 
 
 class Cleaning:
@@ -34,6 +34,9 @@ class Cleaning:
         """Delete all that is old, a batch per transaction. Raises `StoreUnavailable`."""
         await self._in_batches(self._clean_outbox)
         await self._in_batches(self._clean_grants)
+        if _FIRST_SHARD in self._shards():
+            async with self._store.begin() as tx:
+                await credential_changes.forget_retired(tx)
 
     async def _in_batches(
         self, delete: Callable[[Transaction, frozenset[int]], Awaitable[int]]

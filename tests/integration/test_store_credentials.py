@@ -21,6 +21,7 @@ from shared.store.engine import Store
 from shared.store.tables import credentials as table
 from shared.store.tables import orders, positions
 from shared.vault import ApiKey, Place, Sealed, Vault, new_master_key, parse_master_keys
+from trade_worker.cleaning import Cleaning
 
 FIRST = ApiKey(key="first-key-0001", secret="first-secret-0001")
 SECOND = ApiKey(key="second-key-0002", secret="second-secret-0002")
@@ -201,6 +202,17 @@ async def test_the_secret_of_a_replaced_key_goes_when_no_order_is_looked_for_wit
         await changes.replace(tx, old, sealing(SECOND), facts={})
         assert await changes.forget_retired(tx) == forgotten
     assert ((await read(store, old.id)).sealed is None) == bool(forgotten)
+
+
+@pytest.mark.parametrize(("shard", "kept"), [(0, False), (1, True)])
+async def test_the_worker_of_the_first_shard_forgets_what_was_retired(
+    store: Store, shard: int, kept: bool
+) -> None:
+    old = await add(store)
+    async with store.begin() as tx:
+        await changes.replace(tx, old, sealing(SECOND), facts={})
+    await Cleaning(store, shards=lambda: frozenset({shard}), outbox_keep_secs=0).clean()
+    assert ((await read(store, old.id)).sealed is not None) == kept
 
 
 async def test_a_removed_key_leaves_its_row_without_a_secret(store: Store) -> None:
