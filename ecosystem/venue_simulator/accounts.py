@@ -4,6 +4,7 @@ import base64
 import binascii
 import secrets
 import string
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal, InvalidOperation
@@ -60,6 +61,11 @@ class Account:
     venue: str
     terms: Terms
     balances: dict[str, Balance] = field(default_factory=dict)
+
+    @property
+    def number(self) -> int:
+        """What the venue knows it by: the same for all its keys, and after a restart."""
+        return zlib.crc32(f"{self.venue}|{self.name}".encode())
 
     def balance(self, currency: str) -> Balance:
         """It is there from now on, at nothing, if the account never had the currency."""

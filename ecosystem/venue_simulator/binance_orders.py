@@ -294,7 +294,7 @@ def account_row(key: ApiKey, *, omit_zero: bool, now_ms: int) -> dict[str, Any]:
         "accountType": "SPOT",
         "balances": _balances(account, omit_zero=omit_zero),
         "permissions": ["SPOT"],
-        "uid": 354937868,
+        "uid": account.number,
     }
 
 

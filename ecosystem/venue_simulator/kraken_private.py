@@ -173,13 +173,14 @@ class KrakenPrivate:
 
     def _key_info(self, call: PrivateCall) -> object:
         rights = (right for right in _RIGHTS if getattr(call.key.permissions, right))
+        number = call.key.account.number
         return {
             "apiKeyName": call.key.account.name,
             "apiKey": call.key.key,
             "nonce": str(self._nonces[call.key.key]),
             "nonceWindow": 0,
             "permissions": [name for right in rights for name in _RIGHTS[right]],
-            "iban": "AA88 N84G WOAK NMOI",
+            "iban": f"AA88 N84G {number >> 16:04X} {number & 0xFFFF:04X}",
             "validUntil": "0",
             "queryFrom": "0",
             "queryTo": "0",
