@@ -28,7 +28,7 @@ class Said(StrEnum):
     """Everything that is not on a venue's list."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Venue:
     """One venue's facts.
 
