@@ -1,6 +1,7 @@
 """A fleet of separate processes on a database and a virtual host of its own, to kill at will."""
 
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -84,13 +85,14 @@ class Fleet:
         self._folder = folder
         self._environment = dict(environment)
         self._connection: Any = None
+        self._number = itertools.count()
 
     async def start(self, name: str, *arguments: str, typed: str | None = None) -> Member:
         """Run `python ARGUMENTS` as a member of the fleet, in a process group of its own.
 
         `typed` is what it reads on standard input.
         """
-        log = self._folder / f"{len(self.members):02d}-{name}.log"
+        log = self._folder / f"{next(self._number):02d}-{name}.log"
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
