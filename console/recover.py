@@ -59,6 +59,7 @@ def recover(dry_run: bool, lost_since: datetime | None, yes: bool, as_json: bool
 
     async def work(store: "Store") -> "tuple[datetime, list[AccountReport]]":
         from console import recover_run
+        from console.recover_venue import PatientOrders
         from trade_worker.reconcile import NOT_FOUND_SECS
 
         since = lost_since or await _newest_time(store)
@@ -66,7 +67,8 @@ def recover(dry_run: bool, lost_since: datetime | None, yes: bool, as_json: bool
             click.confirm(f"Pause every bot of {store} and recover?", abort=True, err=True)
         run = recover_run.look if dry_run else recover_run.recover
         venue = _orders_at(settings, store)
-        fleet = recover_run.Fleet(store=store, venue=venue, not_found_secs=NOT_FOUND_SECS)
+        patient = None if venue is None else PatientOrders(venue)
+        fleet = recover_run.Fleet(store=store, venue=patient, not_found_secs=NOT_FOUND_SECS)
         try:
             if venue is not None:
                 await venue.start()

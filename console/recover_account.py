@@ -70,7 +70,8 @@ class AccountRecovery:
         """What is known of ids already."""
         self._refused: dict[str, str] = {}
         """Why orders that were found could not be written, by client order id."""
-        self._listing_is_whole = False
+        self._trusts_listing = False
+        """Whether the venue has listed every order that it is known to have."""
         self.report = AccountReport(
             credential_id=self._account.credential_id,
             user=self._account.user,
@@ -117,7 +118,7 @@ class AccountRecovery:
             final_ms = order.send_by_ms + 1000 * self._scope.not_found_secs[order.venue]
             news: Settlement | None = None
             if told is not None:
-                news = _news(order.client_order_id, told)
+                news = _news(order.client_order_id, told, sent_at_ms=order.committed_at_ms)
             elif order.status in UNSETTLED and not order.venue_order_id and started_ms >= final_ms:
                 news = Settlement(
                     client_order_id=order.client_order_id,
@@ -160,8 +161,7 @@ class AccountRecovery:
             return {}
         self.report.listed = len(orders)
         listed = {o.client_order_id: o for o in orders if _OURS.fullmatch(o.client_order_id)}
-        # It shows what must be in it: what is not, is not there.
-        self._listing_is_whole = bool(anchors) and anchors.keys() <= listed.keys()
+        self._trusts_listing = anchors.keys() <= listed.keys()
         return listed
 
     async def _recover(
@@ -170,6 +170,7 @@ class AccountRecovery:
         await self._learn_known(pairs)
         lost_secs = (debt.begun_at - debt.lost_since + SLACK).total_seconds()
         unknown = {id_ for id_ in listed if id_ not in self._answers}
+        traded = []
         for pair in pairs:
             await asyncio.sleep(0)  # ids are made by the ten thousand: others go on
             places = _places_of(debt, pair, unknown, lost_secs=lost_secs)
@@ -177,6 +178,13 @@ class AccountRecovery:
             for id_, place in sorted(places.items(), key=lambda item: item[1]):
                 await self._answer(debt, pair, place, listed.get(id_))
             if pair.live or places:
+                traded.append(pair)
+        trusted = self._trusts_listing
+        for pair in traded:
+            await self._walk(debt, pair, listed, lost_secs=lost_secs)
+        if trusted and not self._trusts_listing:
+            self.report.notes.append("its list of orders lacks some: every id was asked for")
+            for pair in traded:
                 await self._walk(debt, pair, listed, lost_secs=lost_secs)
 
     async def _learn_known(self, pairs: Sequence[RestoredPair]) -> None:
@@ -198,7 +206,7 @@ class AccountRecovery:
     ) -> None:
         """Ask for ids one by one, in the order in which they would have been used."""
         entries, exits = look_ahead(pair.known, lost_secs=lost_secs), EXIT_LOOK_AHEAD
-        if self._listing_is_whole:
+        if self._trusts_listing:
             entries = exits = LISTED_LOOK_AHEAD
         steps = walk(pair.known, entries_ahead=entries, exits_ahead=exits)
         place = next(steps)
@@ -226,6 +234,7 @@ class AccountRecovery:
             answer = Answer.NOTHING
         else:
             if listed is None:
+                self._trusts_listing = False
                 named = replace(order, venue_order_id=told.venue_order_id)
                 listed = await self._venue.details(named)
             answer = await self._found(order, pair, place, told, listed)
@@ -348,7 +357,7 @@ def _candidate(
     )
 
 
-def _news(client_order_id: str, told: Report, *, sent_at_ms: int | None = None) -> Settlement:
+def _news(client_order_id: str, told: Report, *, sent_at_ms: int) -> Settlement:
     return Settlement(
         client_order_id=client_order_id,
         status=told.status,

@@ -26,7 +26,8 @@ class LeaseEnd(StrEnum):
 class Lease:
     """A lease as its holder knows it.
 
-    `epoch` grows by one with every grant. `valid_until` is on the holder's monotonic clock, in
+    `epoch` grows by one with every grant, and by many after a restore (shared/store/recovery.py):
+    never back to one that the lost time knew. `valid_until` is on the holder's monotonic clock, in
     seconds: taken before the database was asked, so never later than the database's expiry.
     """
 
