@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from ecosystem.venue_simulator.binance_weights import day_tickers, prices
+from ecosystem.venue_simulator.binance_weights import day_tickers_weight, prices_weight
 from ecosystem.venue_simulator.listings import Listing
 from ecosystem.venue_simulator.market import Quote, trade_count
 from ecosystem.venue_simulator.minutes import CLOSE, HIGH, LOW, OPEN, VOLUME
@@ -320,21 +320,21 @@ BINANCE_API: Final = VenueApi(
             name="tickers",
             select=_some_or_all,
             answer=_each(_day_ticker),
-            weight=day_tickers,
+            weight=day_tickers_weight,
         ),
         Endpoint(
             path="/api/v3/ticker/bookTicker",
             name="tickers",
             select=_some_or_all,
             answer=_each(_best_prices),
-            weight=prices,
+            weight=prices_weight,
         ),
         Endpoint(
             path="/api/v3/ticker/price",
             name="tickers",
             select=_some_or_all,
             answer=_each(_last_price),
-            weight=prices,
+            weight=prices_weight,
         ),
         Endpoint(
             path="/api/v3/klines", name="candles", select=_one, answer=_klines, weight=lambda _: 2

@@ -2,14 +2,13 @@
 who may ask, and the endpoints."""
 
 import re
-import secrets
-import string
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from typing import Final
 
 from ecosystem.venue_simulator import binance_orders as wire
+from ecosystem.venue_simulator import binance_queries as ask
 from ecosystem.venue_simulator.binance import named, refusal
-from ecosystem.venue_simulator.binance_weights import my_trades, open_orders
+from ecosystem.venue_simulator.binance_weights import my_trades_weight, open_orders_weight
 from ecosystem.venue_simulator.faults import Fault, FaultKind
 from ecosystem.venue_simulator.limits import (
     BINANCE_ORDERS_PER_10_SECS,
@@ -19,7 +18,7 @@ from ecosystem.venue_simulator.limits import (
     BinanceWeights,
 )
 from ecosystem.venue_simulator.listings import Listing
-from ecosystem.venue_simulator.orders import OrderRefused, RefusalKind, VenueOrder
+from ecosystem.venue_simulator.orders import OrderRefused
 from ecosystem.venue_simulator.private_api import (
     GARBAGE,
     PAGE_OF_HTML,
@@ -34,20 +33,15 @@ from ecosystem.venue_simulator.venue_api import Query, Reply, VenueRefusal
 from shared.venues import BINANCE
 
 _KEY: Final = re.compile("[A-Za-z0-9]{64}")
-_ALPHANUMERIC: Final = string.ascii_letters + string.digits
 _DEFAULT_WINDOW_MS: Final = 5_000
 _MAX_WINDOW_MS: Final = 60_000
 _AHEAD_MS: Final = 1_000
 _MICROSECONDS: Final = 10**14
 """A timestamp from here on is in microseconds."""
-_DEFAULT_ROWS: Final = 500
-_MAX_ROWS: Final = 1000
-_DAY_MS: Final = 86_400_000
 
 _OUTSIDE: Final = "Timestamp for this request is outside of the recvWindow."
 _AHEAD: Final = "Timestamp for this request was 1000ms ahead of the server's time."
 _DENIED: Final = "Invalid API-key, IP, or permissions for action."
-_NO_ID: Final = "Param 'origClientOrderId' or 'orderId' must be sent, but both were empty/null!"
 _TOO_HEAVY: Final = (
     f"Too much request weight used; current limit is {BINANCE_WEIGHT_PER_MINUTE} request weight "
     "per 1 MINUTE. Please use WebSocket Streams for live updates to avoid polling the API."
@@ -82,19 +76,31 @@ class BinancePrivate:
         self._orders = BinanceOrders()
         self.endpoints: Sequence[PrivateEndpoint] = (
             _endpoint("POST /api/v3/order", "add_order", "trade", self._new_order),
-            _endpoint("POST /api/v3/order/test", "permissions", "trade", _test_order),
-            _endpoint("DELETE /api/v3/order", "cancel", "trade", _cancel),
-            _endpoint("GET /api/v3/order", "order_query", "query", _order, weight=4),
+            _endpoint("POST /api/v3/order/test", "permissions", "trade", ask.test_order),
+            _endpoint("DELETE /api/v3/order", "cancel", "trade", ask.cancel),
+            _endpoint("GET /api/v3/order", "order_query", "query", ask.order, weight=4),
             _endpoint(
-                "GET /api/v3/openOrders", "open_orders", "query", _open_orders, weight=open_orders
+                "GET /api/v3/openOrders",
+                "open_orders",
+                "query",
+                ask.open_orders,
+                weight=open_orders_weight,
             ),
-            _endpoint("GET /api/v3/allOrders", "closed_orders", "query", _all_orders, weight=20),
-            _endpoint("GET /api/v3/myTrades", "trades", "query", _my_trades, weight=my_trades),
-            _endpoint("GET /api/v3/account", "balance", "query", _account, weight=20),
+            _endpoint("GET /api/v3/allOrders", "closed_orders", "query", ask.all_orders, weight=20),
+            _endpoint(
+                "GET /api/v3/myTrades", "trades", "query", ask.my_trades, weight=my_trades_weight
+            ),
+            _endpoint("GET /api/v3/account", "balance", "query", ask.account, weight=20),
             _endpoint(
                 "GET /api/v3/rateLimit/order", "permissions", "query", self._order_count, weight=40
             ),
-            _endpoint("GET /sapi/v1/account/apiRestrictions", "permissions", None, _rights),
+            _endpoint("GET /sapi/v1/account/apiRestrictions", "permissions", None, ask.rights),
+            # What ccxt asks for with a key when it loads markets.
+            _endpoint(
+                "GET /sapi/v1/capital/config/getall", "permissions", "query", ask.coins, weight=10
+            ),
+            _endpoint("GET /sapi/v1/margin/allPairs", "permissions", None, ask.nothing),
+            _endpoint("GET /sapi/v1/margin/isolated/allPairs", "permissions", None, ask.nothing),
         )
 
     def key_name(self, request: PrivateRequest) -> str | None:
@@ -189,7 +195,7 @@ class BinancePrivate:
         return Reply(body=body | {"path": path}, status=404)
 
     def _new_order(self, call: PrivateCall) -> object:
-        new = _understood(call)
+        new = ask.understood(call)
         account, now_ms = call.key.account.name, call.limits_ms
         wait_secs = self._orders.retry_after_secs(account, now_ms)
         if wait_secs is not None:
@@ -271,129 +277,3 @@ def _expires_at_ms(fields: Query, now_ms: int) -> int:
     if now_ms - timestamp_ms > window_ms:
         raise refusal(-1021, _OUTSIDE)
     return timestamp_ms + int(window_ms)
-
-
-def _drawn_id() -> str:
-    return "".join(secrets.choice(_ALPHANUMERIC) for _ in range(22))
-
-
-def _understood(call: PrivateCall) -> wire.NewOrder:
-    return wire.new_order(
-        call.fields, call.listings, drawn_id=_drawn_id(), expires_at_ms=call.expires_at_ms
-    )
-
-
-def _test_order(call: PrivateCall) -> object:
-    """Everything is checked but the balance."""
-    try:
-        call.trading.check(call.key, _understood(call).request)
-    except OrderRefused as refused:
-        if refused.kind is not RefusalKind.INSUFFICIENT_FUNDS:
-            raise
-    return {}
-
-
-def _cancel(call: PrivateCall) -> object:
-    order = _named_order(call, call.trading.open_orders(call.key.account))
-    if order is None:
-        raise OrderRefused(RefusalKind.UNKNOWN_ORDER, "no open order is meant")
-    ended = call.trading.cancel(call.key, order_id=order.order_id)
-    cancel_id = call.fields.get("newClientOrderId") or _drawn_id()
-    return wire.cancelled(ended, cancel_id=cancel_id, now_ms=call.now_ms)
-
-
-def _order(call: PrivateCall) -> object:
-    order = _named_order(call, call.trading.orders(call.key.account, call.spoiled))
-    if order is None:
-        raise refusal(-2013, "Order does not exist.")
-    return wire.order_row(order)
-
-
-def _named_order(call: PrivateCall, orders: Sequence[VenueOrder]) -> VenueOrder | None:
-    """The order that `orderId` or `origClientOrderId` mean: the newest, if an id was used again."""
-    pair = wire.one_symbol(call.fields, call.listings).pair
-    order_id = wire.whole(call.fields, "orderId")
-    client_order_id = call.fields.get("origClientOrderId")
-    if order_id is None and not client_order_id:
-        raise refusal(-1102, _NO_ID)
-    meant = [
-        order
-        for order in orders
-        if order.request.pair == pair
-        and order_id in (None, int(order.order_id))
-        and client_order_id in (None, "", order.request.client_order_id)
-    ]
-    return meant[-1] if meant else None
-
-
-def _open_orders(call: PrivateCall) -> object:
-    orders = call.trading.open_orders(call.key.account, call.spoiled)
-    if not call.fields.get("symbol"):
-        return [wire.order_row(order) for order in orders]
-    pair = wire.one_symbol(call.fields, call.listings).pair
-    return [wire.order_row(order) for order in orders if order.request.pair == pair]
-
-
-def _all_orders(call: PrivateCall) -> object:
-    pair = wire.one_symbol(call.fields, call.listings).pair
-    first_id = wire.whole(call.fields, "orderId")
-    orders = [
-        order
-        for order in call.trading.orders(call.key.account, call.spoiled)
-        if order.request.pair == pair and (first_id is None or int(order.order_id) >= first_id)
-    ]
-    from_first = first_id is not None
-    rows = _window(call, orders, lambda order: order.accepted_at_ms, from_first=from_first)
-    return [wire.order_row(order) for order in rows]
-
-
-def _my_trades(call: PrivateCall) -> object:
-    pair = wire.one_symbol(call.fields, call.listings).pair
-    order_id, first_id = (wire.whole(call.fields, name) for name in ("orderId", "fromId"))
-    trades = [
-        trade
-        for trade in call.trading.trades(call.key.account, call.spoiled)
-        if trade.pair == pair
-        and order_id in (None, int(trade.order_id))
-        and (first_id is None or int(trade.trade_id) >= first_id)
-    ]
-    from_first = first_id is not None
-    rows = _window(call, trades, lambda trade: trade.at_ms, from_first=from_first)
-    return [wire.trade_row(trade) for trade in rows]
-
-
-_Item = TypeVar("_Item")
-
-
-def _window(
-    call: PrivateCall,
-    items: Sequence[_Item],
-    at_ms: Callable[[_Item], int],
-    *,
-    from_first: bool,
-) -> Sequence[_Item]:
-    """Of `items`, oldest first, those of `startTime` to `endTime`, at most `limit`: the oldest
-    if the request says where to begin, else the newest."""
-    start_ms, end_ms = (wire.whole(call.fields, name) for name in ("startTime", "endTime"))
-    if start_ms is not None and end_ms is not None and end_ms - start_ms > _DAY_MS:
-        raise refusal(-1127, "More than 24 hours between startTime and endTime.")
-    limit = wire.whole(call.fields, "limit")
-    limit = _DEFAULT_ROWS if limit is None else min(limit, _MAX_ROWS)
-    if limit < 1:
-        raise refusal(-1130, "Data sent for parameter 'limit' is not valid.")
-    inside = [
-        item
-        for item in items
-        if (start_ms is None or start_ms <= at_ms(item))
-        and (end_ms is None or at_ms(item) <= end_ms)
-    ]
-    return inside[:limit] if from_first or start_ms is not None else inside[-limit:]
-
-
-def _account(call: PrivateCall) -> object:
-    omit_zero = call.fields.get("omitZeroBalances", "").lower() == "true"
-    return wire.account_row(call.key, omit_zero=omit_zero, now_ms=call.now_ms)
-
-
-def _rights(call: PrivateCall) -> object:
-    return wire.restrictions(call.key)

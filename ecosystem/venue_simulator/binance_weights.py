@@ -11,7 +11,7 @@ _SYMBOLS: Final = ((20, 2), (100, 40))
 _ALL_SYMBOLS: Final = 80
 
 
-def day_tickers(query: Query) -> int:
+def day_tickers_weight(query: Query) -> int:
     if "symbol" in query:
         return 2
     count = _symbol_count(query)
@@ -26,13 +26,13 @@ def _symbol_count(query: Query) -> float:
     return len(symbols) if isinstance(symbols, list) else float("inf")
 
 
-def prices(query: Query) -> int:
+def prices_weight(query: Query) -> int:
     return 2 if "symbol" in query else 4
 
 
-def open_orders(query: Query) -> int:
+def open_orders_weight(query: Query) -> int:
     return 6 if query.get("symbol") else 80
 
 
-def my_trades(query: Query) -> int:
+def my_trades_weight(query: Query) -> int:
     return 5 if query.get("orderId") else 20

@@ -60,11 +60,9 @@ async def break_it(simulator: VenueSimulator, **fault: object) -> None:
 async def trader(
     simulator: VenueSimulator, customer: Customer, **settings: Any
 ) -> AsyncIterator[Any]:
-    """ccxt with the customer's key, its markets loaded."""
+    """ccxt with the customer's key, its markets loaded without it."""
     client = ccxt_classes()[customer.venue](
         {
-            "apiKey": customer.key,
-            "secret": customer.secret,
             "enableRateLimit": False,
             "options": {"fetchMarkets": {"types": ["spot"]}, "fetchMargins": False},
             **settings,
@@ -81,6 +79,7 @@ async def trader(
         }
     try:
         await client.load_markets()
+        client.apiKey, client.secret = customer.key, customer.secret
         yield client
     finally:
         await client.close()
