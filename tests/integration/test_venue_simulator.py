@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
-import ccxt.async_support as ccxt
 import pytest
 
 from ecosystem.venue_simulator import SimulatorOptions, VenueSimulator
+from shared.ccxt_classes import ccxt_classes, ccxt_errors
 from shared.errors import InvalidSettings, VenueUnavailable
 from shared.venues import VENUES
+
+errors: Final = ccxt_errors()
 
 START_MS: Final = 1_762_820_224_123
 QUARTER_MS: Final = 900_000
@@ -35,7 +37,7 @@ async def running(**options: Any) -> AsyncIterator[VenueSimulator]:
 
 @asynccontextmanager
 async def client_of(venue: str, base_url: str) -> AsyncIterator[Any]:
-    client = getattr(ccxt, venue)(
+    client = ccxt_classes()[venue](
         {"enableRateLimit": False, "options": {"fetchMarkets": {"types": ["spot"]}}}
     )
     if venue == "kraken":
@@ -150,12 +152,12 @@ async def test_unlisted_symbol_is_refused_as_the_venue_does(venue: str) -> None:
         await client.load_markets()
         pairs = list(client.markets)[:3]
         await break_it(simulator, venue=venue, kind="refuse", pair=pairs[1])
-        with pytest.raises(ccxt.ExchangeError) as refused:
+        with pytest.raises(errors.ExchangeError) as refused:
             await client.fetch_tickers(pairs)
         # ccxt knows Binance's code; Kraken's text is a bare ExchangeError to it.
         expected = {
-            "kraken": (ccxt.ExchangeError, "EQuery:Unknown asset pair"),
-            "binance": (ccxt.BadSymbol, "-1121"),
+            "kraken": (errors.ExchangeError, "EQuery:Unknown asset pair"),
+            "binance": (errors.BadSymbol, "-1121"),
         }
         error, text = expected[venue]
         assert type(refused.value) is error
@@ -193,7 +195,7 @@ async def test_failing_venue_is_unavailable_and_the_other_is_not(venue: str) -> 
         client_of(other, simulator.base_url) as neighbour,
     ):
         await break_it(simulator, venue=venue, kind="fail")
-        with pytest.raises(ccxt.NetworkError):
+        with pytest.raises(errors.NetworkError):
             await client.fetch_time()
         await neighbour.fetch_time()
 
@@ -202,7 +204,7 @@ async def test_slow_venue_times_out(venue: str) -> None:
     async with running() as simulator, client_of(venue, simulator.base_url) as client:
         await break_it(simulator, venue=venue, kind="slow", delay_secs=30)
         client.timeout = 200
-        with pytest.raises(ccxt.RequestTimeout):
+        with pytest.raises(errors.RequestTimeout):
             await client.fetch_time()
 
 
