@@ -1,9 +1,15 @@
 """Keys and going live at the command line, on PostgreSQL and against a scripted venue."""
 
+import fcntl
 import io
 import json
 import logging
+import os
 import re
+import select
+import subprocess
+import sys
+import termios
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -160,6 +166,45 @@ def test_what_is_no_key_is_refused_unseen(shell: Keys, stdin: str, told: str) ->
     assert shell.server.asked == []
 
 
+def test_on_a_terminal_key_and_secret_are_typed_unseen(shell: Keys) -> None:
+    master, slave = os.openpty()
+
+    def take_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+
+    command = [sys.executable, "-m", "console", *ADD]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        command,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        preexec_fn=take_terminal,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    ) as process:
+        os.close(slave)
+        seen = _until(master, "API key: ")
+        os.write(master, f"{KEY}\n".encode())
+        seen += _until(master, "API secret: ")
+        os.write(master, f"{SECRET}\n".encode())
+        seen += _until(master, "key 1 (cana…6789) of ann for kraken is added")
+        process.wait(timeout=10)
+    os.close(master)
+    assert not any(canary in seen for canary in CANARIES)
+    assert process.returncode == 0
+
+
+def _until(terminal: int, awaited: str) -> str:
+    """What a terminal shows up to a text; fails after 20 s of silence."""
+    shown = b""
+    while awaited.encode() not in shown:
+        ready, _, _ = select.select([terminal], [], [], 20)
+        assert ready, shown.decode()
+        shown += os.read(terminal, 65_536)
+    return shown.decode()
+
+
 def test_secrets_are_no_arguments(shell: Keys) -> None:
     for option in ("--key", "--secret", "--allow-withdrawals"):
         assert "No such option" in shell.add(option, "x", exit_code=2).stderr
@@ -276,6 +321,14 @@ def test_every_key_moves_under_a_new_master_key(shell: Keys) -> None:
 )
 def test_rotate_wants_one_key_or_all(shell: Keys, arguments: tuple[str, ...]) -> None:
     shell("keys", "rotate", *arguments, exit_code=2)
+
+
+def test_after_the_loss_of_a_master_key_users_keys_are_typed_anew(shell: Keys) -> None:
+    shell.add("--live")
+    shell.key_file.write_text(new_master_key())
+    shell("keys", "rotate", "ann", "--venue", "kraken", stdin=TWO_LINES)
+    assert "0 keys moved" in shell("keys", "rotate", "--master").stdout
+    assert shell.credential().live
 
 
 def test_a_removed_key_is_gone(shell: Keys) -> None:
