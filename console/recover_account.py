@@ -161,7 +161,8 @@ class AccountRecovery:
             return {}
         self.report.listed = len(orders)
         listed = {o.client_order_id: o for o in orders if _OURS.fullmatch(o.client_order_id)}
-        self._trusts_listing = anchors.keys() <= listed.keys()
+        # An empty list shows nothing: such a venue may list nothing at all.
+        self._trusts_listing = bool(listed) and anchors.keys() <= listed.keys()
         return listed
 
     async def _recover(

@@ -24,7 +24,8 @@ T = TypeVar("T")
 
 LEASE_TTL_SECS: Final = 15.0
 RENEW_EVERY_SECS: Final = 3.0
-ACCOUNTS_AT_ONCE: Final = 8
+ACCOUNTS_AT_ONCE: Final = 32
+"""Each is asked at the pace that its own key is allowed: that is what takes time."""
 _LOOK_EVERY_SECS: Final = 0.2
 
 

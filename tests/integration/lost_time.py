@@ -223,7 +223,7 @@ async def add_traders(
                 name=name,
                 venue=venue,
                 pairs=(PAIRS[venue],),
-                capital=Decimal(1000),
+                capital=Decimal(100_000),
                 **{"mode": Mode.LIVE, **changes},
             )
             async with store.begin() as tx:
