@@ -17,7 +17,7 @@ from shared.venues import Venue
 
 log = logging.getLogger(__name__)
 
-FRESH_SECS: Final = 120.0
+FRESH_SECS: Final = 30.0
 STALE_SECS: Final = 900.0
 DRIFT: Final = 1e-4
 """How fast two clocks may part: ten times what a bad quartz does."""
@@ -82,7 +82,7 @@ def offset_of(told: ServerTime) -> Offset:
 class VenueClock:
     """One venue's clock. `ask` tells its server time, raising `VenueUnavailable`.
 
-    It is asked again in the background once what is known is two minutes old, and waited for
+    It is asked again in the background once what is known is half a minute old, and waited for
     only while nothing is known, or it is too old to count.
     """
 
