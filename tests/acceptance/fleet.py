@@ -60,9 +60,9 @@ class Member:
             os.killpg(self._process.pid, number)
         return at
 
-    async def ended(self) -> int:
+    async def ended(self, *, within_secs: float = PATIENCE_SECS) -> int:
         """The exit code, negative for a signal."""
-        return await asyncio.wait_for(self._process.wait(), PATIENCE_SECS)
+        return await asyncio.wait_for(self._process.wait(), within_secs)
 
     def text(self) -> str:
         return self.log.read_text(errors="replace")
@@ -111,10 +111,12 @@ class Fleet:
         self.members.append(member)
         return member
 
-    async def command(self, *arguments: str, typed: str | None = None) -> str:
+    async def command(
+        self, *arguments: str, typed: str | None = None, within_secs: float = PATIENCE_SECS
+    ) -> str:
         """What `botfleet ARGUMENTS` prints. It must succeed."""
         member = await self.start(arguments[0], "-m", "console", *arguments, typed=typed)
-        if code := await member.ended():
+        if code := await member.ended(within_secs=within_secs):
             raise Stuck(f"botfleet {' '.join(arguments)} failed with {code}: {member.text()}")
         return member.text()
 
@@ -157,6 +159,17 @@ class Fleet:
                 if attempt:
                     raise
         raise AssertionError("unreachable")
+
+    def use(self, database_url: str) -> None:
+        """Let every process that starts from now on, and queries, go to another database."""
+        self.database_url = database_url
+        self.set(DATABASE_URL=database_url)
+
+    async def disconnect(self) -> None:
+        """Give up the connection for queries; the next one opens another."""
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
 
     async def end(self) -> None:
         """Kill whatever still runs. Safe to call twice."""
