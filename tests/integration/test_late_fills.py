@@ -116,6 +116,32 @@ async def test_a_late_order_waits_for_its_end_while_another_is_under_way(
     )
 
 
+async def test_a_late_order_does_not_take_the_room_of_one_that_ends_in_the_same_batch(
+    store: Store, trader: LiveTrader
+) -> None:
+    await give_up(store, trader)
+    entry, late = trader.entry(2), trader.entry()
+    await commit(store, entry)
+    done = await settle(store, told(entry, FILLED, fill(entry, "t")), told(late, OPEN))
+    assert done[entry.client_order_id].status is FILLED
+    assert done[late.client_order_id].status is NOT_PLACED
+    assert (await settle_one(store, told(late, OPEN))).status is OPEN
+
+
+async def test_an_exit_closes_its_position_whatever_joined_it_in_the_same_batch(
+    store: Store, trader: LiveTrader
+) -> None:
+    await give_up(store, trader)
+    await buy(store, trader, 2)
+    leaving, late = trader.exit(2), trader.entry()
+    await commit(store, leaving)
+    dust = fill(late, "late", "0.0005")
+    await settle(store, told(late, CANCELLED, dust), told(leaving, FILLED, fill(leaving, "s")))
+    position = (await rows(store, t.positions))[1]
+    assert (position.status, position.exit_reason) == ("closed", "profit_target")
+    assert position.dust_quantity == Decimal("0.0005")
+
+
 async def test_a_late_order_that_is_still_open_blocks_its_pair_until_its_end(
     store: Store, trader: LiveTrader
 ) -> None:
@@ -160,11 +186,13 @@ async def test_more_fills_of_an_ended_entry_join_what_it_bought(
     entry = trader.entry()
     await commit(store, entry)
     await settle(store, told(entry, CANCELLED, fill(entry, "t1", "0.5")))
+    (ended,) = await rows(store, t.orders)
     settled = await settle_one(store, told(entry, FILLED, fill(entry, "t2", "0.5"), executed="1"))
     assert (settled.status, settled.sequence, settled.adopted) == (CANCELLED, 1, False)
     assert settled.position.totals.held == 1
     (order,) = await rows(store, t.orders)
     assert order.filled_quantity == 1
+    assert order.settled_at == ended.settled_at
 
 
 async def test_a_late_exit_changes_the_result_of_its_closed_position(

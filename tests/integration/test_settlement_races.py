@@ -22,6 +22,7 @@ from shared.store.trading import Proposal
 from tests.integration.live_traders import (
     PAIR,
     LiveTrader,
+    buy,
     commit,
     fill,
     live_traders,
@@ -141,6 +142,24 @@ async def test_the_same_news_from_two_askers_at_once_counts_once(
     assert {each.position.version for each in settled} == {2}
     assert len(await rows(store, t.fills)) == 2
     assert len(await rows(store, t.outbox)) == 2
+
+
+async def test_two_orders_of_one_position_that_are_settled_at_once_both_count(
+    store: Store, trader: LiveTrader
+) -> None:
+    late = await given_up(store, trader)
+    await buy(store, trader, 2)
+    leaving = trader.exit(2)
+    await commit(store, leaving)
+    async with store.begin() as tx:
+        news = told(leaving, CANCELLED, fill(leaving, "s", "0.5"))
+        await settlement.settle(tx, [news], owner=OWNER)
+        joining = asyncio.create_task(settle_one(store, told(late, FILLED, fill(late, "late"))))
+        done, _ = await asyncio.wait({joining}, timeout=0.3)
+        assert not done
+    settled = await joining
+    assert settled.position.totals.held == Decimal("1.5")
+    assert settled.position.status is PositionStatus.OPEN
 
 
 async def test_an_entry_that_is_committed_beside_a_late_one_is_left_out(

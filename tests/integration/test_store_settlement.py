@@ -310,6 +310,28 @@ async def test_losses_of_live_positions_open_the_bots_breaker(
     assert breaker.facts["client_order_id"] == leaving.client_order_id
 
 
+async def test_a_trade_that_another_order_has_is_none_of_this_one(
+    store: Store, trader: LiveTrader
+) -> None:
+    await buy(store, trader)
+    leaving = trader.exit()
+    await commit(store, leaving)
+    settled = await settle_one(store, told(leaving, FILLED, fill(leaving, "bought 1")))
+    assert (settled.status, settled.position.status) == (OPEN, PositionStatus.CLOSING)
+    assert settled.position.totals.exit_quantity == 0
+    assert len(await rows(store, t.fills)) == 1
+
+
+async def test_a_position_that_stays_as_it_is_keeps_its_version(
+    store: Store, trader: LiveTrader
+) -> None:
+    entry = trader.entry()
+    await commit(store, entry)
+    settled = await settle_one(store, said(entry, UNKNOWN))
+    assert settled.changed
+    assert settled.position.version == 1
+
+
 async def test_a_status_never_goes_back(store: Store, trader: LiveTrader) -> None:
     entry = trader.entry()
     await commit(store, entry)
