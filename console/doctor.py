@@ -38,7 +38,7 @@ _STYLES: Final = {"fine": ("✓", "green"), "note": ("!", "yellow"), "wrong": ("
 def doctor(as_json: bool) -> None:
     """Check what a fleet needs and say how to mend it.
 
-    Looks at settings, database, schema, broker, venues, processes and queues.
+    Looks at settings, database, schema, broker, venues, processes, queues and keys.
 
     Exit status 1 if anything is wrong. --json prints one document.
     """
@@ -82,6 +82,7 @@ async def _findings() -> "list[Finding]":
 
 async def _database(settings: "Settings", dead_letters: int | None) -> "AsyncIterator[Finding]":
     from console.checkup import fine, note, wrong
+    from console.checkup_keys import key_findings
     from shared.store.engine import connect
     from shared.store.schema import CODE, check_schema
 
@@ -106,6 +107,8 @@ async def _database(settings: "Settings", dead_letters: int | None) -> "AsyncIte
         await check_schema(store)
         yield fine("schema", f"version {CODE}")
         async for finding in _fleet(store, dead_letters):
+            yield finding
+        for finding in await key_findings(store, settings):
             yield finding
     except SchemaMismatch as exc:
         yield wrong("schema", str(exc), "botfleet migrate")

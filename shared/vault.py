@@ -111,6 +111,11 @@ class Vault:
         return f"Vault({', '.join(self._ciphers)})"
 
     @property
+    def master_key_ids(self) -> tuple[str, ...]:
+        """Of the master keys that open, newest first."""
+        return tuple(self._ciphers)
+
+    @property
     def newest(self) -> str:
         """The id of the master key that seals."""
         return self._newest

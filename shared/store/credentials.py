@@ -11,7 +11,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Select, and_, exists, select, update
+from sqlalchemy import Select, and_, exists, func, select, update
 
 from shared.errors import Refused
 from shared.store.engine import Transaction
@@ -59,6 +59,15 @@ class Credential:
             credential_id=self.id,
             version=self.version,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysHealth:
+    """How the keys are: how many secrets each master key seals, and which keys are in trouble."""
+
+    sealed_by: Mapping[str, int]
+    troubled: tuple[tuple[str, str, str], ...]
+    """User, venue and why, of active keys."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +160,25 @@ async def in_trouble(tx: Transaction, shards: Collection[int]) -> dict[int, str]
         )
     )
     return {row.id: row.trouble for row in rows}
+
+
+async def health(tx: Transaction) -> KeysHealth:
+    """What `doctor` looks at."""
+    sealed = await tx.execute(
+        select(credentials.c.master_key_id, func.count())
+        .where(credentials.c.ciphertext.is_not(None))
+        .group_by(credentials.c.master_key_id)
+    )
+    troubled = await tx.execute(
+        select(users.c.name, credentials.c.venue, credentials.c.trouble)
+        .join_from(credentials, users, users.c.id == credentials.c.user_id)
+        .where(credentials.c.status == CredentialStatus.ACTIVE, credentials.c.trouble.is_not(None))
+        .order_by(credentials.c.id)
+    )
+    return KeysHealth(
+        sealed_by={row[0]: row[1] for row in sealed},
+        troubled=tuple((row[0], row[1], row[2]) for row in troubled),
+    )
 
 
 async def set_trouble(tx: Transaction, credential_id: int, why: str | None) -> bool:

@@ -331,6 +331,19 @@ def test_after_the_loss_of_a_master_key_users_keys_are_typed_anew(shell: Keys) -
     assert shell.credential().live
 
 
+def test_doctor_looks_at_the_vault_and_at_keys_in_trouble(shell: Keys) -> None:
+    def findings() -> dict[str, str]:
+        checks = json.loads(shell("doctor", "--json", exit_code=1).stdout)["checks"]
+        return {check["check"]: check["found"] for check in checks}
+
+    shell.add()
+    assert findings()["vault"] == "opens all 1 keys"
+    shell.trouble("revoked")
+    assert "ann on kraken: revoked" in findings()["keys"]
+    shell.key_file.write_text("nonsense")
+    assert "line 1: a line must be `id:key`" in findings()["vault"]
+
+
 def test_a_removed_key_is_gone(shell: Keys) -> None:
     shell.add()
     removed = shell("keys", "remove", "ann", "--venue", "kraken").stdout
