@@ -34,6 +34,12 @@ class MarketClock:
         self._latest_ms = max(self._latest_ms, min([now_ms, *limits]))
         return self._latest_ms
 
+    def counting_ms(self) -> int:
+        """A clock for counting requests: as fast as the market's, but never slower than the
+        machine's, so that a slow or ended market still forgets them."""
+        elapsed_ms = self._machine_ms() - self._machine_start_ms
+        return self._start_ms + int(elapsed_ms * max(self.speed, 1))
+
     @property
     def ended(self) -> bool:
         """Whether it has reached its end."""

@@ -1,6 +1,6 @@
 """What each venue counts of its callers, and when it has had enough. Pure.
 
-Every time is in milliseconds of any clock that does not go backwards.
+Every time is in milliseconds of one clock (`MarketClock.counting_ms`).
 """
 
 import math
@@ -45,7 +45,7 @@ class Bucket:
     def take(self, cost: float, now_ms: int) -> bool:
         """Whether this much more fits; it is counted if so, and always where `cost` is 0."""
         if self._seen_ms is not None:
-            sunk = (now_ms - self._seen_ms) / 1000 * self.sinks_per_sec
+            sunk = max(0, now_ms - self._seen_ms) / 1000 * self.sinks_per_sec
             self._level = max(0.0, self._level - sunk)
         self._seen_ms = now_ms
         if cost and self._level + cost > self.top:

@@ -98,7 +98,7 @@ class PrivateSide:
             endpoint=endpoint,
             key=key,
             now_ms=self._trading.now_ms(),
-            limits_ms=self._clock.now_ms(),
+            limits_ms=self._clock.counting_ms(),
         )
 
     def _spoil(

@@ -22,7 +22,6 @@ from ecosystem.venue_simulator.venue_api import (
     VenueRefusal,
     closes,
 )
-from shared.clock import wall_ms
 
 VENUE_APIS: Final = (KRAKEN_API, BINANCE_API)
 
@@ -44,7 +43,7 @@ def venue_routes(
             headers: Mapping[str, str] = {}
             try:
                 headers = private.weigh(
-                    request.remote or "", endpoint.weight(request.query), _limits_ms(clock)
+                    request.remote or "", endpoint.weight(request.query), clock.counting_ms()
                 )
                 selected = endpoint.select(request.query, listings)
                 spoiled = faults.spoil(
@@ -84,9 +83,3 @@ def venue_routes(
         return handle
 
     return [web.get(endpoint.path, handler(endpoint)) for endpoint in api.endpoints]
-
-
-def _limits_ms(clock: MarketClock) -> int:
-    """Requests are counted on the market's clock, so that a fast one allows more of them; one
-    that hardly moves would never forget them."""
-    return clock.now_ms() if clock.speed >= 1 else wall_ms()

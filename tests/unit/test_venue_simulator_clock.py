@@ -32,6 +32,16 @@ def test_clock_runs_at_its_speed() -> None:
     assert fast.now_ms() == 5_060_000
 
 
+@pytest.mark.parametrize(("speed", "passed_ms"), [(0.001, 1_000), (1, 1_000), (60, 60_000)])
+def test_clock_for_counting_is_never_slower_than_the_machine(speed: float, passed_ms: int) -> None:
+    machine = Machine()
+    stopped = clock(machine, speed=speed, end_ms=5_000_000)
+    before_ms = stopped.counting_ms()
+    machine.ms += 1_000
+    assert stopped.ended
+    assert stopped.counting_ms() - before_ms == passed_ms
+
+
 @given(
     jumps=st.lists(st.integers(-100_000, 100_000), max_size=20),
     speed=st.sampled_from([0.5, 1, 600]),
