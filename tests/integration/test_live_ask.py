@@ -220,6 +220,23 @@ async def test_trades_that_kraken_does_not_show_yet_are_missing(kraken: Opened) 
     assert sum(fill.quantity for fill in report.fills) == Decimal("0.004")
 
 
+async def test_an_order_that_does_not_name_its_trades_is_found_among_all(kraken: Opened) -> None:
+    server, orders = kraken
+    order = live_order(KRAKEN)
+    server.answer(OPEN, kraken_result(open={TXID: told(order, trades=[])}))
+    others = {f"T{number}": trade("1", ordertxid="OTHER") for number in range(50)}
+    ours = {"TA": trade("0.004"), "TB": trade("0.006")}
+    server.answer(
+        "/0/private/TradesHistory",
+        kraken_result(trades=others, count=52),
+        kraken_result(trades=ours, count=52),
+    )
+    report = await orders.ask(order)
+    assert report is not None
+    assert {fill.trade_id for fill in report.fills} == {"TA", "TB"}
+    assert [params["ofs"] for params in server.params_of("/0/private/TradesHistory")] == ["0", "50"]
+
+
 async def test_more_trades_than_executed_make_no_report(kraken: Opened) -> None:
     server, orders = kraken
     order = live_order(KRAKEN)

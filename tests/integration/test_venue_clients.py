@@ -163,6 +163,32 @@ async def test_a_key_is_gone_from_memory_with_its_client(server: ScriptedVenue) 
     await clients.close()
 
 
+async def test_a_proxy_is_used_and_not_named(server: ScriptedVenue) -> None:
+    seen: list[bytes] = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 407 No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    listening = await asyncio.start_server(proxy, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    session = venue_session(proxy_url=f"http://somebody:password@127.0.0.1:{port}")
+    client = client_for(BINANCE, url=server.base_url, key=KEY, session=session)
+    assert (await client.call("account", method="GET")).status == 407
+    listening.close()
+    await listening.wait_closed()
+    with pytest.raises(NoReply) as caught:
+        await client.call("account", method="GET")
+    assert not caught.value.maybe_sent
+    assert str(port) not in str(caught.value)
+    await session.close()
+    assert seen[0].startswith(f"GET {server.base_url}/api/v3/account?".encode())
+    assert b"Proxy-Authorization: Basic " in seen[0]
+    assert not server.asked
+
+
 # The pool
 
 

@@ -1,6 +1,6 @@
 """Kraken's private requests and replies (docs.kraken.com, REST)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final
@@ -32,6 +32,7 @@ STATUSES: Final[Mapping[str, OrderStatus]] = {
 }
 CLOSED_PAGE: Final = 50
 MAX_CLOSED_PAGES: Final = 4
+MAX_TRADES_PAGES: Final = 4
 TRADES_PER_QUESTION: Final = 20
 _CLOCK_SLACK_SECS: Final = 3600
 """How far the database's clock and Kraken's may be apart when closed orders are looked through."""
@@ -153,7 +154,7 @@ async def _closed(order: LiveOrder, asking: Asking) -> _Found | None:
         params={
             "cl_ord_id": order.client_order_id,
             "trades": "true",
-            "start": str(order.committed_at_ms // 1000 - _CLOCK_SLACK_SECS),
+            "start": _start_of(order),
         },
     )
     for page in range(MAX_CLOSED_PAGES):
@@ -198,23 +199,49 @@ async def _report_of(
 async def _fills(
     order: LiveOrder, txid: str, facts: Mapping[str, Any], trade_ids: Iterable[str], asking: Asking
 ) -> tuple[Fill, ...]:
-    ids = list(dict.fromkeys(trade_ids))
     in_coin = "fcib" in str(facts.get("oflags", "")).split(",")
     currency = base_of(order.pair) if in_coin else quote_of(order.pair)
-    fills = []
+    ids = list(dict.fromkeys(trade_ids))
+    trades = await _trades(ids, asking) if ids else await _trades_since(order, asking)
+    return distinct(
+        _fill_of(order, trade_id, trade, currency)
+        for trade_id, trade in trades
+        if trade.get("ordertxid") == txid
+    )
+
+
+_Trades = list[tuple[str, Mapping[str, Any]]]
+
+
+async def _trades(ids: Sequence[str], asking: Asking) -> _Trades:
+    trades: _Trades = []
     for first in range(0, len(ids), TRADES_PER_QUESTION):
-        judged = await asking(
-            Call(
-                request=Request.TRADES,
-                path="QueryTrades",
-                params={"txid": ",".join(ids[first : first + TRADES_PER_QUESTION])},
-            )
+        params = {"txid": ",".join(ids[first : first + TRADES_PER_QUESTION])}
+        told = _result(
+            await asking(Call(request=Request.TRADES, path="QueryTrades", params=params))
         )
-        for trade_id, told in _result(judged).items():
-            trade = mapping(told)
-            if trade.get("ordertxid") == txid:
-                fills.append(_fill_of(order, trade_id, trade, currency))
-    return distinct(fills)
+        trades += [(id_, mapping(trade)) for id_, trade in told.items()]
+    return trades
+
+
+async def _trades_since(order: LiveOrder, asking: Asking) -> _Trades:
+    """The account's trades since the order was committed, where the order does not name its own
+    ("if trades info requested and data available")."""
+    trades: _Trades = []
+    for _ in range(MAX_TRADES_PAGES):
+        params = {"start": _start_of(order), "ofs": str(len(trades))}
+        result = _result(
+            await asking(Call(request=Request.TRADES, path="TradesHistory", params=params))
+        )
+        page = mapping(result.get("trades"))
+        trades += [(id_, mapping(trade)) for id_, trade in page.items()]
+        if not page or number(result.get("count", 0)) <= len(trades):
+            return trades
+    raise VenueUnavailable("told more trades than can be looked through")
+
+
+def _start_of(order: LiveOrder) -> str:
+    return str(order.committed_at_ms // 1000 - _CLOCK_SLACK_SECS)
 
 
 def _fill_of(order: LiveOrder, trade_id: str, trade: Mapping[str, Any], currency: str) -> Fill:
