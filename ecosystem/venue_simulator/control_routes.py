@@ -8,7 +8,8 @@ from aiohttp import web
 
 from ecosystem.venue_simulator.accounts import ApiKey, told_account, told_key
 from ecosystem.venue_simulator.customers import Customers
-from ecosystem.venue_simulator.faults import FaultBoard, fault_of
+from ecosystem.venue_simulator.fault_fields import fault_of
+from ecosystem.venue_simulator.faults import FaultBoard
 from shared.errors import Refused
 from shared.venues import VENUES
 

@@ -8,8 +8,6 @@ from typing import Any, Final, TypeVar
 
 from ecosystem.venue_simulator.listings import Listing
 from ecosystem.venue_simulator.market import Quote
-from shared.errors import Refused
-from shared.venues import VENUES
 
 
 @unique
@@ -81,7 +79,7 @@ ENDPOINTS: Final = (*PUBLIC_ENDPOINTS, *PRIVATE_ENDPOINTS)
 _ON_QUOTES: Final = frozenset(
     {FaultKind.MISSING_BID, FaultKind.ZERO_PRICE, FaultKind.NAN_PRICE, FaultKind.JUMP}
 )
-_STANDING: Final = frozenset({FaultKind.REFUSE, FaultKind.CLOCK_SKEW})
+STANDING: Final = frozenset({FaultKind.REFUSE, FaultKind.CLOCK_SKEW})
 """States of the venue: they spoil no single reply and last until they are cleared."""
 
 _QUERIES: Final = frozenset({"order_query", "open_orders", "closed_orders", "trades"})
@@ -156,7 +154,7 @@ class Fault:
         """Whether it concerns this request. Quotes are in replies of `tickers` only."""
         return (
             self.venue == venue
-            and self.kind not in _STANDING
+            and self.kind not in STANDING
             and endpoint in _PLACES.get(self.kind, ENDPOINTS)
             and self.endpoint in (None, endpoint)
             and (self.pair is None or self.pair in pairs)
@@ -214,7 +212,8 @@ class Spoiled:
         """What befalls the reply of a request that was done: `accept_then_drop`,
         `accept_then_fail` (its `status`), `accept_then_garbage`, `cut_body`, or `late` (its
         `status`; 0: the connection is cut)."""
-        return self._first(_REPLY)
+        # A late order has no reply yet that anything else could befall.
+        return self._first({FaultKind.LATE}) or self._first(_REPLY)
 
     @property
     def reply_delay_secs(self) -> float:
@@ -348,65 +347,3 @@ class FaultBoard:
 
     def _of(self, venue: str, kind: FaultKind) -> list[Fault]:
         return [fault for fault in self._faults if fault.kind is kind and fault.venue == venue]
-
-
-def fault_of(fields: Mapping[str, Any]) -> Fault:
-    """A fault from a JSON object with the fields of `Fault`.
-
-    Raises `Refused` with the field, what it was and what would be right.
-    """
-    names = Fault.__slots__
-    unknown = sorted(set(fields) - set(names))
-    if unknown:
-        raise Refused(f"{unknown[0]} is not a field of a fault; they are {', '.join(names)}")
-    kinds = [kind.value for kind in FaultKind]
-    _one_of("venue", fields.get("venue"), list(VENUES))
-    _one_of("kind", fields.get("kind"), kinds)
-    _one_of("endpoint", fields.get("endpoint"), [None, *ENDPOINTS])
-    fault = Fault(**{**fields, "kind": FaultKind(fields["kind"])})
-    for name in ("pair", "account"):
-        value = getattr(fault, name)
-        if value is not None and not isinstance(value, str):
-            raise Refused(f"{name} must be a text such as {_EXAMPLES[name]}, was {value!r}")
-    if fault.kind is FaultKind.REFUSE and (fault.pair is None or fault.times is not None):
-        raise Refused("refuse needs a pair and lasts until it is cleared: no times")
-    if fault.kind in _STANDING and (fault.times is not None or fault.after):
-        raise Refused(f"{fault.kind.value} lasts until it is cleared: no times, no after")
-    if fault.times is not None and (type(fault.times) is not int or fault.times < 1):
-        raise Refused(f"times must be a whole number of at least 1, was {fault.times!r}")
-    _whole("after", fault.after, low=0, high=1_000_000)
-    _whole("parts", fault.parts, low=1, high=100)
-    _whole("retry_after_secs", fault.retry_after_secs, low=0, high=86_400)
-    if fault.kind is not FaultKind.LATE or fault.status != 0:
-        _whole("status", fault.status, low=400, high=599)
-    _within("probability", fault.probability, low=0, high=1)
-    _within("delay_secs", fault.delay_secs, low=0, high=600)
-    _within("factor", fault.factor, low=0, high=1000)
-    _within("fraction", fault.fraction, low=0, high=1)
-    _within("skew_secs", fault.skew_secs, low=-86_400, high=86_400)
-    return fault
-
-
-def faults_of(items: object) -> list[Fault]:
-    """Faults from a JSON list of objects, such as the file of `--faults`. Raises `Refused`."""
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise Refused("faults must be a list of JSON objects")
-    return [fault_of(item) for item in items]
-
-
-_EXAMPLES: Final = {"pair": "BTC/USD", "account": "an API key"}
-
-
-def _one_of(name: str, value: object, allowed: list[Any]) -> None:
-    if value not in allowed:
-        raise Refused(f"{name} must be one of {', '.join(map(str, allowed))}, was {value!r}")
-
-
-def _within(name: str, value: object, *, low: float, high: float) -> None:
-    if type(value) not in (int, float) or not low <= value <= high:  # type: ignore[operator]
-        raise Refused(f"{name} must be a number from {low} to {high}, was {value!r}")
-
-
-def _whole(name: str, value: object, *, low: int, high: int) -> None:
-    if type(value) is not int or not low <= value <= high:
-        raise Refused(f"{name} must be a whole number from {low} to {high}, was {value!r}")

@@ -17,7 +17,8 @@ from ecosystem.venue_simulator.binance_private import BinancePrivate
 from ecosystem.venue_simulator.clock import MarketClock
 from ecosystem.venue_simulator.control_routes import account_routes, fault_routes, status_route
 from ecosystem.venue_simulator.customers import Customers, KeyFile
-from ecosystem.venue_simulator.faults import FaultBoard, faults_of
+from ecosystem.venue_simulator.fault_fields import faults_of
+from ecosystem.venue_simulator.faults import FaultBoard
 from ecosystem.venue_simulator.journal import VERSION, Journal
 from ecosystem.venue_simulator.kraken_private import KrakenPrivate
 from ecosystem.venue_simulator.listings import ASSETS, Listing, listing, synthetic_listings

@@ -9,7 +9,8 @@ from typing import Any, Final
 import pytest
 
 from ecosystem.venue_simulator.binance import BINANCE_API
-from ecosystem.venue_simulator.faults import Spoiled, fault_of
+from ecosystem.venue_simulator.fault_fields import fault_of
+from ecosystem.venue_simulator.faults import Spoiled
 from ecosystem.venue_simulator.kraken import KRAKEN_API, pair_altname, pair_id
 from ecosystem.venue_simulator.listings import ASSETS, synthetic_listings
 from ecosystem.venue_simulator.market import Market

@@ -11,7 +11,8 @@ import numpy as np
 from ecosystem.venue_simulator.accounts import Account, ApiKey
 from ecosystem.venue_simulator.clock import MarketClock
 from ecosystem.venue_simulator.customers import Customers, KeyFile
-from ecosystem.venue_simulator.faults import FaultBoard, Spoiled, fault_of
+from ecosystem.venue_simulator.fault_fields import fault_of
+from ecosystem.venue_simulator.faults import FaultBoard, Spoiled
 from ecosystem.venue_simulator.journal import Journal
 from ecosystem.venue_simulator.listings import Listing, listing
 from ecosystem.venue_simulator.market import Market
