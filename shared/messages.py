@@ -93,8 +93,10 @@ class Tick:
 class OrderEvent:
     """An order changed its status. Published on `orders` as `order.update.<status>.<venue>`.
 
-    Amounts are decimal numbers as text, exact. `reason` is a reason code; `at_ms` is the
-    database's clock.
+    Also when more of it is filled, or turns out to have been, at the same status. Amounts are
+    decimal numbers as text, exact. `reason` is a reason code; `at_ms` is the database's clock.
+    `realised_pnl` is set where this closed its position, and where a late fill changes the
+    result of a closed one: then it is the difference, so that the sum is always the result.
     """
 
     client_order_id: str

@@ -316,10 +316,12 @@ async def test_a_trade_that_another_order_has_is_none_of_this_one(
     await buy(store, trader)
     leaving = trader.exit()
     await commit(store, leaving)
-    settled = await settle_one(store, told(leaving, FILLED, fill(leaving, "bought 1")))
+    others, own = fill(leaving, "bought 1", "0.5"), fill(leaving, "s", "0.5")
+    settled = await settle_one(store, told(leaving, FILLED, others, own))
     assert (settled.status, settled.position.status) == (OPEN, PositionStatus.CLOSING)
-    assert settled.position.totals.exit_quantity == 0
-    assert len(await rows(store, t.fills)) == 1
+    assert settled.position.totals.exit_quantity == Decimal("0.5")
+    assert (await rows(store, t.orders))[1].filled_quantity == Decimal("0.5")
+    assert len(await rows(store, t.fills)) == 2
 
 
 async def test_a_position_that_stays_as_it_is_keeps_its_version(
