@@ -3,15 +3,23 @@
 import base64
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
+from typing import Any
 from uuid import uuid4
 
-from shared.clock import wall_ms
+from shared.clock import monotonic_secs, wall_ms
 from shared.orders import Leg, LiveOrder, OrderStatus
 from shared.vault import ApiKey
-from shared.venues import VENUES, Venue
-from trade_worker.venues import KeyOf
+from shared.venues import KRAKEN, VENUES, Venue
+from tests.integration.scripted_venue import (
+    Answer,
+    ScriptedVenue,
+    kraken_result,
+    said,
+    scripted_venue,
+)
+from trade_worker.venues import KeyOf, Sent
 from trade_worker.venues.limiter import Limiter
 from trade_worker.venues.live import LiveOrders
 
@@ -71,3 +79,50 @@ def live_order(venue: Venue, **changes: object) -> LiveOrder:
         send_by_ms=now_ms + 3000,
     )
     return replace(order, **changes)  # type: ignore[arg-type]
+
+
+PATHS = {"kraken": "/0/private/AddOrder", "binance": "/api/v3/order"}
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedVenue:
+    """A venue and the adapter on it."""
+
+    venue: Venue
+    server: ScriptedVenue
+    orders: LiveOrders
+
+    @property
+    def path(self) -> str:
+        return PATHS[self.venue.name]
+
+    def accept(self, order: LiveOrder, **changes: object) -> Answer:
+        if self.venue is KRAKEN:
+            return kraken_result(descr={"order": "buy"}, txid=["OUF4EM-FRGI2-MQMWZD"])
+        return said(full_reply(order) | changes)
+
+    async def send(self, order: LiveOrder, *, secs: float = 3.0) -> Sent:
+        return await self.orders.send(order, send_by_secs=monotonic_secs() + secs)
+
+
+def full_reply(order: LiveOrder) -> dict[str, Any]:
+    """Binance's FULL reply to an order that filled in two trades."""
+    fill = {"price": "43198.00", "commission": "0.00000500", "commissionAsset": "BTC"}
+    return {
+        "symbol": "BTCUSDT",
+        "orderId": 28,
+        "clientOrderId": order.client_order_id,
+        "transactTime": 1507725176595,
+        "origQty": "0.01000000",
+        "executedQty": "0.01000000",
+        "status": "FILLED",
+        "fills": [
+            {**fill, "qty": "0.00400000", "tradeId": 56},
+            {**fill, "qty": "0.00600000", "tradeId": 57},
+        ],
+    }
+
+
+async def opened(venue: Venue) -> AsyncIterator[OpenedVenue]:
+    async with scripted_venue() as server, live_orders(venue, server.base_url) as orders:
+        yield OpenedVenue(venue, server, orders)

@@ -41,7 +41,7 @@ PATIENCE_SECS: Final = 10.0
 """How long a question waits for its turn."""
 QUESTION_SECS: Final = 5.0
 """How long it may take then."""
-START_SECS: Final = 15.0
+START_SECS: Final = 5.0
 
 DIALECTS: Final[Mapping[str, Dialect]] = {"kraken": KrakenDialect(), "binance": BinanceDialect()}
 _PUBLIC: Final = "public"
