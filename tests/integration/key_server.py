@@ -1,4 +1,4 @@
-"""A venue's private side that says what a test scripts, on a thread of its own.
+"""A venue that says what a test scripts of a key, on a thread of its own.
 
 Commands run event loops of their own, so this one must not need the test's.
 """
@@ -7,8 +7,11 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
+
+REPLIES = Path(__file__).parents[1] / "data" / "venue_replies"
 
 KRAKEN_PERMISSIONS = [
     *("query-funds", "query-open-trades", "query-closed-trades", "modify-trades", "close-trades"),
@@ -68,8 +71,10 @@ def kraken_error(text: str) -> dict[str, Any]:
 
 
 def both_venues() -> dict[str, Any]:
-    """What a good key is told, by path."""
+    """What a good key is told, by path, and what everybody is about Kraken's markets."""
     return {
+        "/0/public/AssetPairs": (REPLIES / "kraken_asset_pairs.json").read_text(),
+        "/0/public/Ticker": (REPLIES / "kraken_ticker.json").read_text(),
         "/0/private/GetApiKeyInfo": kraken(KRAKEN_INFO),
         "/0/private/BalanceEx": kraken(KRAKEN_BALANCES),
         "/sapi/v1/account/apiRestrictions": BINANCE_RESTRICTIONS,

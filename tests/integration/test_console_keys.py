@@ -20,8 +20,7 @@ from click.testing import Result
 from sqlalchemy import text, update
 
 from shared.limits import UserStatus
-from shared.money import MarketRules
-from shared.store import credentials, markets, users
+from shared.store import credentials, users
 from shared.store.credentials import Credential
 from shared.store.engine import Store
 from shared.store.tables import bots
@@ -35,19 +34,13 @@ from tests.integration.key_server import (
     kraken_error,
     serving_keys,
 )
-from tests.integration.test_console_verbs import Shell, save_tick, tick
+from tests.integration.test_console_verbs import Shell
 
 KEY, SECRET = "canary-key-0123456789", "Y2FuYXJ5IHNlY3JldCBvZiBhbm4gMDEyMw=="
 OTHER_KEY, OTHER_SECRET = "another-canary-key-98", "YW5vdGhlciBjYW5hcnkgc2VjcmV0IG9mIGFubg=="
 TWO_LINES = f"{KEY}\n{SECRET}\n"
 OTHER_LINES = f"{OTHER_KEY}\n{OTHER_SECRET}\n"
 CANARIES = (KEY, SECRET, OTHER_KEY, OTHER_SECRET)
-RULES = MarketRules(
-    lot_step=Decimal("0.0001"),
-    price_tick=Decimal("0.1"),
-    min_quantity=Decimal("0.0001"),
-    min_notional=Decimal(5),
-)
 ADD = ("keys", "add", "ann", "--venue", "kraken")
 
 
@@ -112,14 +105,7 @@ def logged() -> Iterator[io.StringIO]:
 
 @pytest.fixture
 def bot_id(shell: Keys) -> int:
-    """A bot of ann's that could go live: its market and price are known."""
-
-    async def list_market(store: Store) -> None:
-        async with store.begin() as tx:
-            await markets.save(tx, "kraken", {"BTC/USD": RULES})
-
-    shell.on_store(list_market)
-    save_tick(shell, tick())
+    """A bot of ann's that could go live."""
     added = shell.document(*_BOT)["id"]
     assert isinstance(added, int)
     return added
@@ -401,7 +387,7 @@ def test_all_that_is_wrong_is_told_at_once(shell: Keys, bot_id: int) -> None:
 
 @pytest.mark.parametrize(
     ("capital", "told"),
-    [("5", "capital × stake is too small to be sold again"), ("20", "too small in some regimes")],
+    [("2", "capital × stake is too small to be sold again"), ("5", "too small in some regimes")],
 )
 def test_capital_is_held_against_the_markets_minimum(
     shell: Keys, bot_id: int, capital: str, told: str
@@ -411,11 +397,19 @@ def test_capital_is_held_against_the_markets_minimum(
     assert told in shell(*wanted, exit_code=1 if "sold" in told else 0).stdout
 
 
-def test_a_market_without_price_or_rules_is_not_ready(shell: Keys) -> None:
+def test_a_market_without_price_is_not_ready(shell: Keys, bot_id: int) -> None:
     shell.add("--live")
-    bot = shell.document(*_BOT, "--unlisted-ok")["id"]
+    shell.server.says["/0/public/Ticker"] = kraken({})
+    wrong = shell("bots", "set", str(bot_id), "--mode", "live", exit_code=1)
+    assert "0.00005 BTC, but the venue tells no price" in wrong.stderr
+
+
+def test_a_market_that_is_not_traded_is_not_ready(shell: Keys) -> None:
+    shell.add("--live")
+    unknown = ("bots", "add", "ann", "first", "--venue", "kraken", "--pair", "NO/USD")
+    bot = shell.document(*unknown, "--unlisted-ok")["id"]
     wrong = shell("bots", "set", str(bot), "--mode", "live", exit_code=1)
-    assert "market BTC/USD: its lot step and minimum are not known yet" in wrong.stderr
+    assert "market NO/USD: the venue does not trade it at present" in wrong.stderr
 
 
 def test_a_venue_that_is_away_leaves_the_bot_on_paper(shell: Keys, bot_id: int) -> None:

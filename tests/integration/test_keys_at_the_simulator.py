@@ -8,12 +8,8 @@ from click.testing import CliRunner
 
 from console.__main__ import botfleet
 from ecosystem.venue_simulator import VenueSimulator
-from shared.money import MarketRules
-from shared.store import markets, ticks
-from shared.store.engine import Store
 from shared.vault import new_master_key
 from tests.integration.simulated_venue import Customer, open_account, request, running
-from tests.integration.test_console_verbs import RULES, tick
 
 QUOTES = {"kraken": "USD", "binance": "USDT"}
 
@@ -62,23 +58,13 @@ class Typing:
         return done.output
 
 
-async def know_market(store: Store, venue: str, pair: str) -> None:
-    rules: dict[str, MarketRules] = {pair: RULES}
-    async with store.begin() as tx:
-        await markets.save(tx, venue, rules)
-        await ticks.save(tx, [tick(venue=venue, pair=pair)])
-
-
-async def test_a_key_is_added_rotated_and_takes_a_bot_live(
-    types: Typing, venue: str, postgres_store: Store
-) -> None:
+async def test_a_key_is_added_rotated_and_takes_a_bot_live(types: Typing, venue: str) -> None:
     quote = QUOTES[venue]
     async with running() as simulator:
         types.points_at(simulator)
         mine = await open_account(simulator, venue, {quote: "1500"}, name="ann's")
         second = await another_key(simulator, venue, "ann's")
         others = await open_account(simulator, venue, {quote: "7"}, name="bob's")
-        await know_market(postgres_store, venue, f"BTC/{quote}")
         await types("users", "add", "ann")
 
         added = await types("keys", "add", "ann", "--venue", venue, "--live", key=mine)
