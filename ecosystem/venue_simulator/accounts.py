@@ -5,6 +5,7 @@ import binascii
 import secrets
 import string
 import zlib
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal, InvalidOperation
@@ -132,12 +133,12 @@ class Accounts:
 
     def told(self) -> list[dict[str, Any]]:
         """Accounts with their balances and keys, for `GET /simulator/accounts`: no secrets."""
+        keys: defaultdict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+        for key in self._keys.values():
+            keys[key.account.venue, key.account.name].append(told_key(key))
         return [
-            {
-                **told_account(account),
-                "keys": [told_key(key) for key in self._keys.values() if key.account is account],
-            }
-            for account in self._accounts.values()
+            {**told_account(account), "keys": keys[name]}
+            for name, account in self._accounts.items()
         ]
 
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ecosystem.venue_simulator import order_lines
 from ecosystem.venue_simulator.accounts import (
@@ -79,15 +79,21 @@ class Customers:
         Raises `Refused` at the first that makes no sense; those before it have come.
         """
         keys: list[ApiKey] = []
+        lines: list[dict[str, Any]] = []
         try:
             for fields in customers:
                 key = key_of(fields, self.accounts)
-                is_new = self.accounts.account(key.account.venue, key.account.name) is None
+                account = key.account
+                if self.accounts.account(account.venue, account.name) is None:
+                    lines.append(_account_line(account))
                 self.accounts.add(key)
                 keys.append(key)
-                self._write(key, is_new=is_new)
+                lines.append(_key_line(key))
         finally:
+            # The secrets first: a journal that knows a key without one could not be taken up.
             await asyncio.to_thread(self._key_file.add, keys)
+            for line in lines:
+                self._journal.write(line.pop("type"), **line)
             await self._journal.on_disk()
         return keys
 
@@ -99,26 +105,33 @@ class Customers:
         await self._journal.on_disk()
 
     def restore(self, entries: Iterable[Entry]) -> None:
-        """Everything that a journal says, in order: accounts, keys, orders, trades, balances.
+        """Everything that a journal says: accounts, keys, orders, trades, balances.
 
         Raises `JournalBroken` for entries that do not fit together.
         """
         past = _Past(accounts=self.accounts, secrets=self._key_file.load())
-        for number, entry in enumerate(entries, start=1):
+        # A key may have been used before its own line was written.
+        in_order = sorted(entries, key=lambda entry: entry["type"] not in _CUSTOMER_LINES)
+        for entry in in_order:
             try:
                 past.read(entry)
             except (KeyError, ValueError, TypeError, ArithmeticError) as exc:
-                raise JournalBroken(f"entry {number} of the journal makes no sense") from exc
+                raise JournalBroken(f"the journal makes no sense at {entry}") from exc
         for account, orders in past.orders():
             self._tradings[account.venue].restore(account, orders)
 
-    def _write(self, key: ApiKey, *, is_new: bool) -> None:
-        account = key.account
-        if is_new:
-            fields = told_account(account)
-            fields["account"] = fields.pop("name")
-            self._journal.write("account", **fields)
-        self._journal.write("key", venue=account.venue, account=account.name, **told_key(key))
+
+_CUSTOMER_LINES: Final = ("account", "key", "revoked")
+
+
+def _account_line(account: Account) -> dict[str, Any]:
+    fields = told_account(account)
+    return {"type": "account", "account": fields.pop("name"), **fields}
+
+
+def _key_line(key: ApiKey) -> dict[str, Any]:
+    account = key.account
+    return {"type": "key", "venue": account.venue, "account": account.name, **told_key(key)}
 
 
 class _Past:

@@ -83,6 +83,8 @@ class Trading:
         self._around = around
         self._listings = {listing.pair: listing for listing in around.market.listings(venue)}
         self._books: dict[str, Book] = {}
+        self._busy: dict[str, Book] = {}
+        """Those with open orders."""
         self._late: list[_Late] = []
         self._ids = OrderIds(venue, first=around.wall_ms())
 
@@ -171,9 +173,11 @@ class Trading:
                 self._accept(late.key, late.request, late.spoiled)
             except OrderRefused:
                 continue  # nobody waits for it, and the journal has it
-        for book in self._books.values():
+        for name, book in list(self._busy.items()):
             for order in list(book.open.values()):
                 self._go_on(book, order, now_ms)
+            if not book.open:
+                del self._busy[name]
 
     def restore(self, account: Account, orders: Iterable[VenueOrder]) -> None:
         """Take over an account's orders from a journal; their trades' balances have moved.
@@ -186,6 +190,7 @@ class Trading:
             book.add(order)
             self._ids.seen(order)
             if order.is_open and rests(order.request):
+                self._busy[account.name] = book
                 self._hold(book, order)
             elif order.is_open:
                 self._end(book, order, self._unfilled_status(), by="venue")
@@ -207,6 +212,7 @@ class Trading:
             accepted_at_ms=now_ms,
         )
         book.add(order)
+        self._busy[book.account.name] = book
         book.courses[order.order_id] = course
         # The wall clock at which its time was found not to be over, not a moment later.
         self._write("accepted", {**order_lines.accepted(key, order), "wall_ms": moment_ms})
