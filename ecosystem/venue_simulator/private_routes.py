@@ -23,7 +23,7 @@ from ecosystem.venue_simulator.private_api import (
     Visit,
 )
 from ecosystem.venue_simulator.trading import Surroundings, Trading
-from ecosystem.venue_simulator.venue_api import Reply, VenueRefusal
+from ecosystem.venue_simulator.venue_api import Reply, VenueRefusal, refused_reply
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -68,7 +68,7 @@ class PrivateSide:
                 )
             except VenueRefusal as refusal:
                 await self._journal.on_disk()
-                return plain(_reply_of(refusal))
+                return plain(refused_reply(refusal))
             await asyncio.sleep(spoiled.delay_secs)
             visit = self._visit(request, endpoint, key)
             turned_away = spoiled.turned_away
@@ -146,7 +146,7 @@ class PrivateSide:
             result = visit.endpoint.answer(call)
             return Reply(body=self._api.reply(result), headers=self._api.done(call))
         except VenueRefusal as refusal:
-            return _reply_of(refusal)
+            return refused_reply(refusal)
         except OrderRefused as refused:
             return self._api.refused(refused, fields, listings)
 
@@ -203,7 +203,3 @@ def _fields(body: bytes, content_type: str) -> dict[str, str]:
 def _form(encoded: bytes) -> dict[str, str]:
     text = encoded.decode(errors="replace")
     return dict(parse_qsl(text, keep_blank_values=True))
-
-
-def _reply_of(refusal: VenueRefusal) -> Reply:
-    return Reply(body=refusal.body, status=refusal.status, headers=refusal.headers)

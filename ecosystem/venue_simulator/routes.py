@@ -21,6 +21,7 @@ from ecosystem.venue_simulator.venue_api import (
     VenueApi,
     VenueRefusal,
     closes,
+    refused_reply,
 )
 
 VENUE_APIS: Final = (KRAKEN_API, BINANCE_API)
@@ -34,51 +35,43 @@ def venue_routes(
     """A venue's public paths. `private` is the same venue's private side, which counts requests
     and says how the venue turns them away."""
 
+    async def answered(request: web.Request, endpoint: Endpoint) -> Reply:
+        refused = faults.refused(api.venue)
+        listings = [each for each in market.listings(api.venue) if each.pair not in refused]
+        selected = endpoint.select(request.query, listings)
+        spoiled = faults.spoil(
+            venue=api.venue,
+            endpoint=endpoint.name,
+            pairs=[listing.pair for listing in selected],
+        )
+        if spoiled.delay_secs:
+            await asyncio.sleep(spoiled.delay_secs)
+        turned_away = spoiled.turned_away
+        if turned_away is not None and not (endpoint.name == "status" and closes(spoiled)):
+            return private.turned_away(turned_away, endpoint.name, clock.now_ms())
+        skew_ms = faults.skew_ms(api.venue) if endpoint.name == "time" else 0
+        call = Call(
+            query=request.query,
+            listings=selected,
+            market=market,
+            now_ms=clock.now_ms() + skew_ms,
+            spoiled=spoiled,
+        )
+        if endpoint.name == "candles":
+            # A month of candles met for the first time takes some 30 ms to compute.
+            return Reply(body=await asyncio.to_thread(endpoint.answer, call))
+        return Reply(body=endpoint.answer(call))
+
     def handler(endpoint: Endpoint) -> Handler:
         async def handle(request: web.Request) -> web.Response:
-            refused = faults.refused(api.venue)
-            listings = [
-                listing for listing in market.listings(api.venue) if listing.pair not in refused
-            ]
             headers: Mapping[str, str] = {}
             try:
-                headers = private.weigh(
-                    request.remote or "", endpoint.weight(request.query), clock.counting_ms()
-                )
-                selected = endpoint.select(request.query, listings)
-                spoiled = faults.spoil(
-                    venue=api.venue,
-                    endpoint=endpoint.name,
-                    pairs=[listing.pair for listing in selected],
-                )
-                if spoiled.delay_secs:
-                    await asyncio.sleep(spoiled.delay_secs)
-                turned_away = spoiled.turned_away
-                if turned_away is not None and not (endpoint.name == "status" and closes(spoiled)):
-                    reply = private.turned_away(turned_away, endpoint.name, clock.now_ms())
-                    return plain(replace(reply, headers={**headers, **reply.headers}))
-                skew_ms = faults.skew_ms(api.venue) if endpoint.name == "time" else 0
-                call = Call(
-                    query=request.query,
-                    listings=selected,
-                    market=market,
-                    now_ms=clock.now_ms() + skew_ms,
-                    spoiled=spoiled,
-                )
-                if endpoint.name == "candles":
-                    # A month of candles met for the first time takes some 30 ms to compute.
-                    body = await asyncio.to_thread(endpoint.answer, call)
-                else:
-                    body = endpoint.answer(call)
-                return plain(Reply(body=body, headers=headers))
+                weight = endpoint.weight(request.query)
+                headers = private.weigh(request.remote or "", weight, clock.counting_ms())
+                reply = await answered(request, endpoint)
             except VenueRefusal as refusal:
-                return plain(
-                    Reply(
-                        body=refusal.body,
-                        status=refusal.status,
-                        headers={**headers, **refusal.headers},
-                    )
-                )
+                reply = refused_reply(refusal)
+            return plain(replace(reply, headers={**headers, **reply.headers}))
 
         return handle
 

@@ -38,6 +38,10 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+def refused_reply(refusal: VenueRefusal) -> Reply:
+    return Reply(body=refusal.body, status=refusal.status, headers=refusal.headers)
+
+
 def one(_: Query) -> int:
     """The `weight` of most endpoints."""
     return 1
