@@ -127,7 +127,7 @@ async def test_a_client_keeps_and_tells_nothing_of_a_request(
             await balance(client)
     kept = {name: value for name, value in vars(insides(client)).items() if name != "secret"}
     said_of_it = [repr(kept), repr(client), repr(caught.value), str(caught.value), caplog.text]
-    assert caught.value.__suppress_context__
+    assert caught.value.__context__ is None
     hidden = [SECRET, "balance-4711"]
     for asked in server.asked:
         hidden += [value for name, value in asked.headers.items() if name == "Api-Sign"]
@@ -146,7 +146,7 @@ async def test_a_secret_that_cannot_sign_is_refused_and_not_quoted(server: Scrip
     with pytest.raises(CredentialRefused) as caught:
         await client.call("Balance")
     assert key.secret not in str(caught.value)
-    assert caught.value.__suppress_context__
+    assert caught.value.__context__ is None
     assert not server.asked
     await session.close()
 

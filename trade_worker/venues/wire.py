@@ -189,10 +189,9 @@ def _client_class(venue_name: str) -> type[Any]:
                 signed: object = super().sign(*parts)
                 return signed
             except Exception as exc:  # noqa: BLE001 - whatever ccxt raises
-                # Its text may hold the secret, such as one that is not base64.
-                raise CredentialRefused(
-                    f"the key cannot sign requests ({type(exc).__name__}): is its secret whole?"
-                ) from None
+                name = type(exc).__name__
+            # Not in the handler above: that error's text may hold the secret.
+            raise CredentialRefused(f"the key cannot sign requests ({name}): is its secret whole?")
 
         def on_rest_response(self, *parts: object) -> str:
             exchange = _exchange.get()
@@ -296,7 +295,7 @@ class VenueClient:
         Raises `NoReply` where none came whole within `timeout_secs`, and `CredentialRefused`
         where the key cannot sign (nothing was sent then).
         """
-        exchange = _Exchange()
+        exchange, failure = _Exchange(), "gave no reply"
         token = _exchange.set(exchange)
         try:
             async with asyncio.timeout(timeout_secs):
@@ -304,13 +303,13 @@ class VenueClient:
         except CredentialRefused:
             raise
         except Exception as exc:  # noqa: BLE001 - ccxt's and aiohttp's
-            # A reply that was read is one, whatever came after it.
-            if exchange.reply is None:
-                raise NoReply(_said(exc), maybe_sent=exchange.maybe_sent) from None
+            failure = _said(exc)
         finally:
             _exchange.reset(token)
+        # A reply that was read is one, whatever came after it.
         if exchange.reply is None:
-            raise NoReply("gave no reply", maybe_sent=exchange.maybe_sent)
+            # Not in the handler above: an error would take ccxt's, with the signed URL, along.
+            raise NoReply(failure, maybe_sent=exchange.maybe_sent)
         return exchange.reply
 
     def forget(self) -> None:
