@@ -436,6 +436,49 @@ async def test_late_order_appears_later_but_not_after_its_window(
     assert [entry["kind"] for entry in journal_of(tmp_path, "refused")] == ["deadline"]
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "method"),
+    [
+        ("order_query", "privateGetOrder"),
+        ("open_orders", "privateGetOpenOrders"),
+        ("closed_orders", "privateGetAllOrders"),
+        ("trades", "privateGetMyTrades"),
+        ("balance", "privateGetAccount"),
+        ("permissions", "sapiGetAccountApiRestrictions"),
+    ],
+)
+async def test_any_private_reply_may_be_lost(
+    simulator: VenueSimulator, binance: Any, endpoint: str, method: str
+) -> None:
+    await break_it(simulator, venue="binance", endpoint=endpoint, kind="accept_then_drop")
+    with pytest.raises(errors.ExchangeNotAvailable):
+        await getattr(binance, method)({"symbol": "BTCUSDT", "orderId": 1})
+
+
+async def test_cancel_whose_reply_is_lost_is_sent_again_by_aiohttp(
+    simulator: VenueSimulator, binance: Any, tmp_path: Path
+) -> None:
+    client_order_id = new_id()
+    order = await resting(binance, client_order_id)
+    await break_it(simulator, venue="binance", endpoint="cancel", kind="accept_then_drop", times=1)
+    with pytest.raises(errors.BaseError, match="-2011"):
+        await binance.cancel_order(order["id"], PAIR)
+    requests = [entry["endpoint"] for entry in journal_of(tmp_path, "request")]
+    assert requests.count("cancel") == 2
+    assert (await found(binance, client_order_id))["status"] == "canceled"
+
+
+async def test_order_that_reaches_the_engine_after_its_window_is_refused(
+    simulator: VenueSimulator, binance: Any
+) -> None:
+    await break_it(simulator, venue="binance", kind="slow", endpoint="add_order", delay_secs=0.5)
+    client_order_id = new_id()
+    with pytest.raises(errors.InvalidNonce, match="outside of the recvWindow"):
+        await buy(binance, client_order_id, recvWindow=300)
+    with pytest.raises(errors.OrderNotFound):
+        await found(binance, client_order_id)
+
+
 async def test_order_is_invisible_while_the_venue_lags(
     simulator: VenueSimulator, binance: Any
 ) -> None:

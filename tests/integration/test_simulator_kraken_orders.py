@@ -360,6 +360,47 @@ async def test_garbage_in_place_of_an_orders_reply_looks_like_an_order_without_i
     assert len(await closed(kraken, client_order_id)) == 1
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "method", "fields"),
+    [
+        ("open_orders", "OpenOrders", {}),
+        ("closed_orders", "ClosedOrders", {}),
+        ("order_query", "QueryOrders", {"txid": "OAAAAA-AAAAA-AAAAAA"}),
+        ("trades", "QueryTrades", {"txid": "TAAAAA-AAAAA-AAAAAA"}),
+        ("trades", "TradesHistory", {}),
+        ("balance", "Balance", {}),
+        ("fees", "TradeVolume", {}),
+        ("permissions", "WithdrawMethods", {}),
+    ],
+)
+async def test_any_private_reply_may_be_lost(
+    simulator: VenueSimulator, kraken: Any, endpoint: str, method: str, fields: dict[str, str]
+) -> None:
+    await break_it(simulator, venue="kraken", endpoint=endpoint, kind="accept_then_drop")
+    with pytest.raises(errors.ExchangeNotAvailable):
+        await getattr(kraken, f"privatePost{method}")(fields)
+
+
+async def test_cancel_whose_reply_is_lost_has_cancelled(
+    simulator: VenueSimulator, kraken: Any
+) -> None:
+    client_order_id = new_id()
+    order = await resting(kraken, client_order_id)
+    await break_it(simulator, venue="kraken", endpoint="cancel", kind="accept_then_drop")
+    with pytest.raises(errors.ExchangeNotAvailable):
+        await kraken.cancel_order(order["id"], PAIR)
+    assert [each["status"] for each in await closed(kraken, client_order_id)] == ["canceled"]
+
+
+async def test_order_that_reaches_the_engine_after_its_deadline_is_refused(
+    simulator: VenueSimulator, kraken: Any, tmp_path: Path
+) -> None:
+    await break_it(simulator, venue="kraken", kind="slow", endpoint="add_order", delay_secs=2.4)
+    with pytest.raises(errors.ExchangeError, match="EService:Deadline elapsed"):
+        await buy(kraken, new_id(), deadline=deadline(2.2))
+    assert journal_of(tmp_path, "accepted") == []
+
+
 TURNED_AWAY: Final = [
     ({"kind": "refuse_then_fail", "status": 502}, "ExchangeNotAvailable"),
     ({"kind": "fail"}, "ExchangeNotAvailable"),
