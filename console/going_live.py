@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -11,6 +11,8 @@ from console.key_entry import asked, facts_of, require_postgres
 from console.live_checks import Check, LiveFacts, live_checks
 from console.output import print_document
 from shared.errors import CredentialRefused, Refused, VenueUnavailable
+from shared.money import MarketRules
+from shared.venues import venue_named
 
 if TYPE_CHECKING:
     from shared.settings import Settings
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from shared.store.engine import Store
     from shared.vault import Vault
     from trade_worker.venues.key_check import KeyCheck
+
+
+MARKET_TIMEOUT_SECS: Final = 20.0
 
 
 async def checks_of(
@@ -32,7 +37,7 @@ async def checks_of(
 
     Raises `InvalidSettings` without PostgreSQL or a vault key, `Refused` for an unknown bot.
     """
-    from shared.store import bots, credential_changes, credentials, markets, switches, ticks, users
+    from shared.store import bots, credential_changes, credentials, switches, users
     from shared.store.loading import load
     from shared.vault import required_vault
 
@@ -45,8 +50,6 @@ async def checks_of(
         rows = await load(tx, [bot_id])
         levels = await switches.read_levels(tx)
         credential = await credentials.active(tx, bot.user, bot.venue)
-        listed = await markets.read(tx, bot.venue)
-        newest = {tick.pair: tick for tick in await ticks.read(tx, venue=bot.venue)}
     if user is None:
         raise Refused(f"there is no user named {bot.user!r}")
     problem, check = await _ask(settings, vault, credential)
@@ -54,6 +57,7 @@ async def checks_of(
         async with store.begin() as tx:
             told = facts_of(str(credential.facts.get("key")), check)
             await credential_changes.checked(tx, credential.id, told)
+    rules, asks = await _market(settings, bot.venue, bot.pairs)
     return live_checks(
         LiveFacts(
             bot=bot,
@@ -64,8 +68,8 @@ async def checks_of(
             key_problem=problem,
             key_problems=() if check is None else check.rights.problems,
             balances=None if check is None else check.balances,
-            markets={pair: market for (_, pair), market in listed.items()},
-            ticks=newest,
+            rules=rules,
+            asks=asks,
         )
     )
 
@@ -86,6 +90,25 @@ def refuse_unless_all(bot_id: int, checks: Sequence[Check]) -> None:
     wrong = [f"{check.name}: {check.text}" for check in checks if not check.ok]
     if wrong:
         raise Refused(f"bot {bot_id} stays on paper:\n  " + "\n  ".join(wrong))
+
+
+async def _market(
+    settings: "Settings", venue: str, pairs: Sequence[str]
+) -> tuple[Mapping[str, MarketRules] | None, Mapping[str, float]]:
+    """What the venue demands now, and at which price it sells; None where it is away."""
+    from price_stream.feeds import CcxtFeed
+
+    feed = CcxtFeed(
+        venue_named(venue), url=settings.venue_url(venue), timeout_secs=MARKET_TIMEOUT_SECS
+    )
+    try:
+        rules = await feed.load()
+        quotes = (await feed.quotes(pairs)).by_pair
+    except VenueUnavailable:
+        return None, {}
+    finally:
+        await feed.close()
+    return rules, {pair: quote.ask for pair, quote in quotes.items() if quote.ask is not None}
 
 
 async def _ask(

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Final
 from console.output import number
 from shared import risk_profile
 from shared.limits import UserStatus
-from shared.money import decimal_of
+from shared.money import MarketRules, decimal_of
 from shared.venues import base_of, quote_of, venue_named
 
 if TYPE_CHECKING:
     from shared.limits import KillSwitches
-    from shared.messages import Tick
     from shared.store.bots import Bot
     from shared.store.credentials import Credential
-    from shared.store.markets import StoredMarket
     from shared.store.users import User
 
 SIZES: Final = ("size_choppy", "size_weak", "size_moderate", "size_strong")
@@ -37,8 +35,8 @@ class LiveFacts:
 
     `key_problem` is why its key does not open or was refused by the venue, None: it was asked;
     `key_problems` is what the venue's answer says against the key. `balances` are free amounts,
-    None where they could not be asked. A pair without a tick is absent from `ticks`, one that
-    the venue never listed from `markets`.
+    None where they could not be asked. `rules` has the pairs that are traded now (None: the venue
+    does not say), `asks` the price at which each can be bought, where that is known.
     """
 
     bot: "Bot"
@@ -49,8 +47,8 @@ class LiveFacts:
     key_problem: str | None
     key_problems: tuple[str, ...]
     balances: Mapping[str, Decimal] | None
-    markets: Mapping[str, "StoredMarket"]
-    ticks: Mapping[str, "Tick"]
+    rules: Mapping[str, MarketRules] | None
+    asks: Mapping[str, float]
 
 
 def live_checks(facts: LiveFacts) -> tuple[Check, ...]:
@@ -104,20 +102,21 @@ def _balances(facts: LiveFacts) -> Iterator[Check]:
 def _market(facts: LiveFacts, pair: str) -> Check:
     from trade_worker.sizing import ROUNDING_DOWN, terms_of
 
-    name, market = f"market {pair}", facts.markets.get(pair)
-    if market is None:
-        return Check(name=name, ok=False, text="its lot step and minimum are not known yet")
-    rules, tick, quote = market.rules, facts.ticks.get(pair), quote_of(pair)
+    name = f"market {pair}"
+    if facts.rules is None:
+        return Check(name=name, ok=False, text=f"not known: {facts.bot.venue} does not say")
+    rules = facts.rules.get(pair)
+    if rules is None:
+        return Check(name=name, ok=False, text="the venue does not trade it at present")
+    ask, quote = facts.asks.get(pair), quote_of(pair)
     least = (
         f"orders of at least {number(rules.min_notional)} {quote} and "
         f"{number(rules.min_quantity)} {base_of(pair)}"
     )
-    if market.status != "listed":
-        return Check(name=name, ok=False, text="it is not traded at the venue at present")
     with localcontext(ROUNDING_DOWN):
-        terms = None if tick is None or tick.ask is None else terms_of(tick.ask, rules)
+        terms = None if ask is None else terms_of(ask, rules)
         if terms is None:
-            return Check(name=name, ok=False, text=f"{least}, but it has no price yet")
+            return Check(name=name, ok=False, text=f"{least}, but the venue tells no price")
         sizes = [_size(facts, size, terms) for size in SIZES]
     if not any(sizes):
         return Check(

@@ -417,6 +417,7 @@ def test_a_venue_that_is_away_leaves_the_bot_on_paper(shell: Keys, bot_id: int) 
     shell.server.says = {}
     wrong = shell("bots", "set", str(bot_id), "--mode", "live", exit_code=1)
     assert "permissions: not known: kraken answered HTTP 404" in wrong.stderr
+    assert "market BTC/USD: not known: kraken does not say" in wrong.stderr
 
 
 def test_add_and_import_leave_bots_on_paper(shell: Keys, bot_id: int) -> None:
