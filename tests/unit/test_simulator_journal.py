@@ -228,6 +228,18 @@ async def test_lines_tell_an_orders_whole_story(path: Path) -> None:
     assert (cancel["action"], cancel["kind"]) == ("cancel", "unknown_order")
 
 
+async def test_acceptance_is_dated_when_its_time_was_judged(path: Path) -> None:
+    # A judge must not find it accepted after its time because the journal came a little later.
+    journal = Journal(path, clock=lambda: START_MS + 5)
+    journal.open()
+    desk = VenueDesk(journal=journal)
+    key = await desk.customer("kraken", balances={"USD": "10000"})
+    desk.placed(key, expires_at_ms=START_MS)
+    await journal.close()
+    (accepted,) = entries(path, "accepted")
+    assert accepted["wall_ms"] == START_MS
+
+
 async def test_late_order_shows_when_it_was_accepted(path: Path) -> None:
     desk = VenueDesk.on(path)
     key = await desk.customer("kraken", balances={"USD": "10000"})
