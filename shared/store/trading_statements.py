@@ -15,6 +15,7 @@ from sqlalchemy import (
     exists,
     func,
     not_,
+    or_,
     select,
     text,
     true,
@@ -187,7 +188,7 @@ def insert_positions(dialect: Dialect) -> Executable:
     new = NEW_POSITIONS.source(dialect)
     return (
         insert_into(dialect, positions)
-        .from_select(new.c.keys(), select(*new.c).where(_nothing_unsettled(new)))
+        .from_select(new.c.keys(), select(*new.c).where(_free(new, new.c.mode)))
         .on_conflict_do_nothing()
         .returning(positions.c.bot_id, positions.c.pair, positions.c.sequence)
     )
@@ -202,7 +203,7 @@ def lock_open_positions(dialect: Dialect) -> Executable:
         .where(
             same_position(keys),
             positions.c.status == PositionStatus.OPEN,
-            _nothing_unsettled(keys),
+            _free(keys, positions.c.mode),
         )
         .order_by(positions.c.id)
         .with_for_update(of=positions)
@@ -277,14 +278,15 @@ def same_position(rows: FromClause) -> ColumnElement[bool]:
     )
 
 
-def _nothing_unsettled(rows: FromClause) -> ColumnElement[bool]:
-    return not_(
-        exists().where(
-            orders.c.bot_id == rows.c.bot_id,
-            orders.c.pair == rows.c.pair,
-            text(f"orders.{UNSETTLED_ORDER}"),
-        )
+def _free(rows: FromClause, mode: ColumnElement[str]) -> ColumnElement[bool]:
+    """Whether no order on a row's pair is unsettled; none on paper ever is."""
+    unsettled = exists().where(
+        orders.c.bot_id == rows.c.bot_id,
+        orders.c.pair == rows.c.pair,
+        text(f"orders.{UNSETTLED_ORDER}"),
     )
+    # The mode first, and not as a join: batches on paper, the largest, look nothing up.
+    return or_(mode == Mode.PAPER, not_(unsettled))
 
 
 @lru_cache
