@@ -36,6 +36,8 @@ from shared.errors import Halt
 
 VERSION: Final = 1
 
+_LINE_BEGINS: Final = b'{"type": '
+
 Entry = dict[str, Any]
 """One line."""
 
@@ -67,13 +69,18 @@ class Journal:
             return []
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            with self._path.open("rb") as file:
-                content = file.read()
-            os.ftruncate(self._file, content.rfind(b"\n") + 1)
+            self._path.touch()
+            content = self._path.read_bytes()
+            whole = content.rfind(b"\n") + 1
+            torn = content[whole:]
+            if not (torn.startswith(_LINE_BEGINS) or _LINE_BEGINS.startswith(torn)):
+                raise JournalBroken(f"{self._path} is not a journal: name another file")
+            entries = list(read_journal(self._path))
+            os.truncate(self._path, whole)
+            self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
         except OSError as exc:
             raise JournalBroken(f"the journal {self._path} cannot be opened: {exc}") from exc
-        return list(read_journal(self._path))
+        return entries
 
     def write(self, type_: str, *, venue: str | None, **fields: object) -> None:
         """Add a line. It is on disk once `on_disk` returns."""

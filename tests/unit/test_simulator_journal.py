@@ -142,7 +142,7 @@ async def test_journal_that_cannot_be_written_stays_broken(
 
 @pytest.fixture
 def torn(path: Path) -> Path:
-    path.write_bytes(b'{"type":"opened"}\n{"type":"requ')
+    path.write_bytes(b'{"type": "opened"}\n{"type": "requ')
     return path
 
 
@@ -154,6 +154,14 @@ async def test_torn_last_line_is_dropped(torn: Path) -> None:
     journal.write("request", venue="kraken")
     await journal.close()
     assert [entry["type"] for entry in read_journal(path)] == ["opened", "request"]
+
+
+def test_file_that_is_no_journal_is_left_alone(path: Path) -> None:
+    for text in ("[1, 2]", "a note\nfor me\n"):
+        path.write_text(text)
+        with pytest.raises(JournalBroken):
+            Journal(path).open()
+        assert content(path) == text
 
 
 def test_broken_line_in_the_middle_is_told(path: Path) -> None:
