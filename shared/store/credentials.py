@@ -184,15 +184,15 @@ async def health(tx: Transaction) -> KeysHealth:
 async def set_trouble(tx: Transaction, credential_id: int, why: str | None) -> bool:
     """Say why a key cannot be used, or None that it can; whether that is news.
 
-    Of one that was replaced, its successor is meant: that is what was used for it. The trouble
-    of an account that is to be recovered first stays.
+    Of one that was replaced or removed nothing is said: what is wrong with its successor shows
+    when that is used. The trouble of an account that is to be recovered first stays.
     """
-    meant = await usable(tx, credential_id)
     owing = select(recoveries.c.credential_id).where(recoveries.c.asked_at.is_(None))
     changed = await tx.execute(
         update(credentials)
         .where(
-            credentials.c.id == (credential_id if meant is None else meant.id),
+            credentials.c.id == credential_id,
+            credentials.c.status == CredentialStatus.ACTIVE,
             credentials.c.trouble.is_distinct_from(why),
             credentials.c.id.not_in(owing),
         )
