@@ -73,8 +73,7 @@ def every_order_is_settled_as_it_ended_at_the_venue(history: History, truth: Tru
         id_, status = order["client_order_id"], order["status"]
         if status in UNSETTLED:
             yield f"still {status}", (order,)
-        elif (id_ in truth.accepted) != (status in _PLACED and order["sent_at"] is not None):
-            # `expired` without `sent_at` is ours: it never left.
+        elif (id_ in truth.accepted) != _is_placed(order):
             yield f"{status}, but accepted {len(truth.accepted.get(id_, ()))} times", (order,)
         elif id_ in truth.accepted and order["venue_order_id"] is None:
             yield "the venue's own id is missing", (order,)
@@ -155,6 +154,12 @@ RULES: Final[Sequence[Callable[[History, Truth], Found]]] = (
 
 def live_orders(history: History) -> list[Row]:
     return [order for order in history.orders if order["mode"] == "live"]
+
+
+def _is_placed(order: Row) -> bool:
+    """Whether our books say that the venue had it: what never left is `expired` too."""
+    never_left = order["status"] == "expired" and order["venue_order_id"] is None
+    return order["status"] in _PLACED and not never_left
 
 
 def _numbers(fill: Row) -> tuple[Any, ...]:
