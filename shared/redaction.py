@@ -1,6 +1,6 @@
 """Nothing secret in what we write: known secrets and telling patterns become `***`.
 
-No copy of a secret is kept here, only its length and a hash that this process salts, so that
+No copy of a secret is kept here, only its length and hashes that this process salts, so that
 also a secret whose owner has long gone is recognised.
 """
 
@@ -35,33 +35,47 @@ class Redactor:
     """Takes secrets and telling patterns out of texts."""
 
     def __init__(self) -> None:
-        self._hashes: dict[int, set[int]] = {}
+        self._hashes: set[int] = set()
+        self._lengths: dict[int, tuple[int, ...]] = {}
+        """By the hash of how secrets begin: their lengths, the longest first."""
 
     def learn(self, secrets: Iterable[str]) -> None:
         """Recognise these from now on, and as they look inside a URL."""
         for secret in secrets:
             for form in {secret, quote(secret, safe="")}:
                 if len(form) >= _SHORTEST:
-                    self._hashes.setdefault(len(form), set()).add(hash(form))
+                    self._hashes.add(hash(form))
+                    start = hash(form[:_SHORTEST])
+                    known = {*self._lengths.get(start, ()), len(form)}
+                    self._lengths[start] = tuple(sorted(known, reverse=True))
 
     def clean(self, text: str) -> str:
-        """The text without secrets. Costs its length times the number of secrets' lengths."""
-        for length, hashes in self._hashes.items():
-            text = _without(text, length, hashes)
+        """The text without secrets. Costs its length, however many secrets are known."""
+        if self._hashes:
+            text = self._without_known(text)
         for pattern, replacement in _PATTERNS:
             text = pattern.sub(replacement, text)
         return text
 
+    def _without_known(self, text: str) -> str:
+        kept, start, at = [], 0, 0
+        lengths = self._lengths
+        while at + _SHORTEST <= len(text):
+            beginning = hash(text[at : at + _SHORTEST])
+            length = self._length_at(text, at, beginning) if beginning in lengths else 0
+            if length:
+                kept += [text[start:at], HIDDEN]
+                start = at = at + length
+            else:
+                at += 1
+        return "".join((*kept, text[start:]))
 
-def _without(text: str, length: int, hashes: set[int]) -> str:
-    start = 0
-    while start + length <= len(text):
-        if hash(text[start : start + length]) in hashes:
-            text = text[:start] + HIDDEN + text[start + length :]
-            start += len(HIDDEN)
-        else:
-            start += 1
-    return text
+    def _length_at(self, text: str, at: int, beginning: int) -> int:
+        """Of the longest secret that stands there; 0: none does."""
+        for length in self._lengths[beginning]:
+            if hash(text[at : at + length]) in self._hashes:
+                return length
+        return 0
 
 
 REDACTOR: Final = Redactor()

@@ -41,6 +41,12 @@ def test_every_occurrence_of_several_secrets_is_hidden() -> None:
     assert redactor.clean(text) == "****** *** short kQH5HW%2F8p1"
 
 
+def test_of_two_secrets_that_begin_alike_the_longer_one_is_hidden() -> None:
+    redactor = Redactor()
+    redactor.learn(["a-secret-one", "a-secret-one-more"])
+    assert redactor.clean("a-secret-one a-secret-one-more a-secret-on") == "*** *** a-secret-on"
+
+
 def test_a_known_secret_is_hidden_as_it_looks_in_a_url() -> None:
     redactor = Redactor()
     redactor.learn(["abc/def+ghi=="])
