@@ -21,6 +21,7 @@ from tests.acceptance.fleet import Fleet, Stuck, fleet_of, until
 from tests.acceptance.live_fleet import CASH, LiveFleet
 
 USERS: Final = 4
+SEED: Final = 7
 FAULT_RATE: Final = 0.12
 HOSTILE_SECS: Final = 40.0
 LITTLE_BNB: Final = "0.003"
@@ -39,7 +40,7 @@ class ElsewhereFleet(LiveFleet):
         fleet.set(BOTFLEET_VAULT_KEY_FILE=str(key_file))
         journal = folder / "journal.jsonl"
         await fleet.command("migrate")
-        options = ("--port", "0", "--journal", str(journal), "--seed", "7")
+        options = ("--port", "0", "--journal", str(journal), "--seed", str(SEED))
         venues = await fleet.start("venues", "-m", "tests.other_venues", *options)
         await until(lambda: "http://" in venues.text(), "the venues' address")
         (fleet.venues_url,) = re.findall(r"http://[\d.]+:\d+", venues.text())

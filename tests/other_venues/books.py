@@ -260,7 +260,7 @@ class Books:
     def close(self, order: Order, end: str) -> None:
         order.end = "filled" if order.executed == order.quantity else end
         order.closed_ms = self.now_ms(order.account.venue)
-        if self.trouble() and len(order.trades) > 1:
+        if order.trades and self.trouble():
             order.all_trades_from_ms = order.closed_ms + self.draw.randint(1000, 2000)
         self.write("ended", **self._facts(order), status=order.end)
 

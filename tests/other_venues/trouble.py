@@ -8,6 +8,7 @@ import asyncio
 import json
 import socket
 import struct
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -22,7 +23,7 @@ PUBLIC_SHARE: Final = 0.2
 TOO_LATE_SECS: Final = 7.0
 """Beyond the patience of any client."""
 
-BEFORE: Final = ("reset in the body", "out of step", "too many requests")
+BEFORE: Final = ("reset in the body", "out of step", "too many requests", "held up")
 AFTER: Final = ("reset", "late", "proxy", "empty", "cut", "cut in silence")
 PROXY_PAGE: Final = (
     "<html>\r\n<head><title>{0}</title></head>\r\n<body>\r\n<center><h1>{0}</h1></center>\r\n"
@@ -63,6 +64,10 @@ class Line:
         wrong = self._drawn((*BEFORE, *AFTER), 1.0)
         if wrong:
             self._books.write("trouble", what=wrong, path=request.path, method=request.method)
+        request["arrived_secs"] = time.time()
+        if wrong == "held up":
+            # Somewhere on the way: whoever sent it may have given up when it is looked at.
+            await asyncio.sleep(self._books.draw.uniform(1.0, 6.0))
         if wrong == "reset in the body":
             await request.content.readany()
             return _reset(request)
