@@ -48,10 +48,14 @@ def read_shards(dialect: Dialect) -> Executable:
 
 @lru_cache
 def lock_orders(dialect: Dialect) -> Executable:
-    """Lock the orders of `ORDER_IDS` that are in `SHARDS`; the time is the database's."""
+    """Lock the orders of `ORDER_IDS` that are in `SHARDS`; `now` is the database's clock.
+
+    All but their facts, which are large.
+    """
     ids, shards = ORDER_IDS.source(dialect), SHARDS.source(dialect)
+    read = (column for column in orders.c if column.key != "facts")
     return (
-        select(orders, database_now().label("now"))
+        select(*read, database_now().label("now"))
         .where(
             orders.c.client_order_id.in_(select(ids.c.client_order_id)),
             orders.c.shard.in_(select(shards.c.number)),
