@@ -54,7 +54,7 @@ async def either(request: pytest.FixtureRequest) -> AsyncIterator[OpenedVenue]:
 async def test_no_answer_in_time_is_unknown(either: OpenedVenue) -> None:
     released = asyncio.Event()
     either.server.answer(either.path, never(released))
-    secs = 2.15 if either.venue is KRAKEN else 0.3
+    secs = 2.3 if either.venue is KRAKEN else 0.3
     sent = await either.send(live_order(either.venue), secs=secs)
     released.set()
     assert sent.verdict is Verdict.UNKNOWN
@@ -71,7 +71,7 @@ async def test_a_redirect_is_not_followed(either: OpenedVenue) -> None:
 
 
 async def test_an_order_whose_time_is_over_is_not_sent(either: OpenedVenue) -> None:
-    least_secs = 2.0 if either.venue is KRAKEN else 0.05
+    least_secs = 2.1 if either.venue is KRAKEN else 0.05
     sent = await either.send(live_order(either.venue), secs=least_secs)
     assert sent.verdict is Verdict.NOT_SENT
     assert not either.server.asked

@@ -118,7 +118,7 @@ async def test_a_venue_that_is_down_is_asked_again() -> None:
     await clock.close()
 
 
-async def test_doubt_forgets_what_was_known() -> None:
+async def test_in_doubt_the_venue_is_waited_for() -> None:
     venue = Venue(offset_ms=0)
     clock = VenueClock(KRAKEN, ask=venue.ask)
     await clock.ready()
@@ -127,3 +127,9 @@ async def test_doubt_forgets_what_was_known() -> None:
     await clock.ready()
     assert clock.at_ms(100.0) <= 95_000
     await clock.close()
+
+
+async def test_doubt_that_was_unfounded_costs_no_precision() -> None:
+    known = offset_of(told(5_000, asked_at=10, there=0.0, back=0.0))
+    again = known.narrowed(told(5_000, asked_at=11.3, there=0.0, back=0.0))
+    assert again.width_ms <= known.width_ms + 1

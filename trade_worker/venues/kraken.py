@@ -41,7 +41,7 @@ _CLOCK_SLACK_SECS: Final = 3600
 class KrakenDialect:
     """Kraken. An order's time is its `deadline`; questions need none: their nonce orders them."""
 
-    least_secs = 2.0  # "min: now() + 2 seconds"
+    least_secs = 2.1  # "min: now() + 2 seconds" at its arrival
     clock_path = "Time"
     clock_resolution_ms = 1000
 

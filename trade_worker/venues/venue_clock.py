@@ -83,7 +83,7 @@ class VenueClock:
     """One venue's clock. `ask` tells its server time, raising `VenueUnavailable`.
 
     It is asked again in the background once what is known is half a minute old, and waited for
-    only while nothing is known, or it is too old to count.
+    only while nothing is known, or it is in doubt or too old to count.
     """
 
     def __init__(self, venue: Venue, *, ask: Callable[[], Awaitable[ServerTime]]) -> None:
@@ -92,11 +92,12 @@ class VenueClock:
         self._offset: Offset | None = None
         self._asking: asyncio.Task[None] | None = None
         self._answered: asyncio.Future[None] | None = None
+        self._doubted = False
 
     async def ready(self) -> None:
         """Return at once where the clock is known, else with the first answer or failure."""
         age_secs = float("inf")
-        if self._offset is not None:
+        if self._offset is not None and not self._doubted:
             age_secs = monotonic_secs() - self._offset.at_secs
         if age_secs > FRESH_SECS:
             answered = self._refresh()
@@ -111,15 +112,15 @@ class VenueClock:
 
     def at_ms(self, secs: float) -> int:
         """The venue's clock at a monotonic moment, as far as is known, and never ahead of it.
-        Raises `VenueUnavailable` where nothing is known."""
-        if self._offset is None:
+        Raises `VenueUnavailable` where nothing is known, or in doubt."""
+        if self._offset is None or self._doubted:
             raise VenueUnavailable(f"{self._venue.name} does not tell its time")
         return int((1000 * secs + self._offset.drifted(monotonic_secs()).low_ms) // 1)
 
     def doubt(self) -> None:
-        """The venue found a time of ours wrong: ask anew, and believe nothing older."""
+        """The venue found a time of ours wrong: whoever comes next waits for what it says now."""
         if self._asking is None or self._asking.done():
-            self._offset = None
+            self._doubted = True
             self._refresh()
 
     async def close(self) -> None:
@@ -137,8 +138,9 @@ class VenueClock:
 
     async def _measure(self, answered: asyncio.Future[None]) -> None:
         try:
-            for _ in range(FIRST_QUESTIONS if self._offset is None else 1):
+            for _ in range(FIRST_QUESTIONS):
                 self._offset = await self._narrowed(self._offset)
+                self._doubted = False
                 if not answered.done():
                     answered.set_result(None)
                 if self._offset.width_ms <= GOOD_ENOUGH_MS:
@@ -152,6 +154,6 @@ class VenueClock:
     async def _narrowed(self, known: Offset | None) -> Offset:
         if known is None:
             return offset_of(await self._ask())
-        if known.width_ms > GOOD_ENOUGH_MS:
+        if known.width_ms > GOOD_ENOUGH_MS and not self._doubted:
             await asyncio.sleep(known.telling_pause_secs(monotonic_secs()))
         return known.narrowed(await self._ask())
