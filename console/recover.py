@@ -119,7 +119,10 @@ def _orders_at(settings: "Settings", store: "Store") -> "LiveOrders | None":
 
 
 def _say(report: "AccountReport") -> None:
-    state = f"{len(report.found)} orders found" if report.problem is None else report.problem
+    found = len(report.found)
+    state = f"{found} order{'s' * (found != 1)} found"
+    if report.problem is not None:
+        state = report.problem
     click.echo(f"{report.user} at {report.venue}: {state}", err=True)
 
 

@@ -84,9 +84,9 @@ class AccountRecovery:
         May be interrupted and run again at any point.
         """
         try:
+            await self._settle_known()
             pairs = {debt.namespace: await self._pairs(debt) for debt in self._debts}
             every = [pair for found in pairs.values() for pair in found]
-            await self._settle_known({pair.shard for pair in every})
             listed = await self._listed(sorted({pair.known.pair for pair in every}))
             for debt in self._debts:
                 await self._recover(debt, pairs[debt.namespace], listed)
@@ -105,11 +105,11 @@ class AccountRecovery:
         async with self._store.read() as tx:
             return await found_orders.pairs_of(tx, debt)
 
-    async def _settle_known(self, shards: Collection[int]) -> None:
+    async def _settle_known(self) -> None:
         """Ask for the orders that the database knows, and whose outcome it does not."""
         async with self._store.read() as tx:
             unsettled = await found_orders.without_outcome(
-                tx, shards, user_id=self._account.user_id, venue=self._account.venue
+                tx, user_id=self._account.user_id, venue=self._account.venue
             )
         for order in unsettled:
             async with self._store.read() as tx:
@@ -180,6 +180,8 @@ class AccountRecovery:
                 await self._answer(debt, pair, place, listed.get(id_))
             if pair.live or places:
                 traded.append(pair)
+        if debt.asked_at is not None and self._trusts_listing:
+            return  # its ids were asked for before: the list shows what came late
         trusted = self._trusts_listing
         for pair in traded:
             await self._walk(debt, pair, listed, lost_secs=lost_secs)
@@ -207,7 +209,7 @@ class AccountRecovery:
     ) -> None:
         """Ask for ids one by one, in the order in which they would have been used."""
         entries, exits = look_ahead(pair.known, lost_secs=lost_secs), EXIT_LOOK_AHEAD
-        if self._trusts_listing:
+        if self._trusts_listing or debt.asked_at is not None:
             entries = exits = LISTED_LOOK_AHEAD
         steps = walk(pair.known, entries_ahead=entries, exits_ahead=exits)
         place = next(steps)
@@ -312,6 +314,7 @@ class AccountRecovery:
         self.report.holdings = tuple(
             Holding(currency=currency, held=amount, free=free.get(currency, Decimal(0)))
             for currency, amount in sorted(held.items())
+            if amount
         )
 
 

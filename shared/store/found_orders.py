@@ -105,6 +105,7 @@ async def pairs_of(tx: Transaction, debt: Debt) -> list[RestoredPair]:
             bot_pairs.c.bot_id,
             bot_pairs.c.pair,
             *(positions.c[name] for name in ("sequence", "mode", "status", "closed_at")),
+            positions.c.entry_quantity,
             exits.label("exit_attempts"),
         )
         .join_from(bots, bot_pairs, bot_pairs.c.bot_id == bots.c.id)
@@ -127,6 +128,8 @@ async def pairs_of(tx: Transaction, debt: Debt) -> list[RestoredPair]:
     for row in await tx.execute(query):
         was_live = row.mode == Mode.LIVE
         unclosed = row.status in UNCLOSED or (row.closed_at or debt.begun_at) > debt.begun_at
+        # What never bought anything was never sold.
+        unclosed &= row.status == PositionStatus.OPENING or bool(row.entry_quantity)
         known = KnownPair(
             bot_id=row.bot_id,
             pair=row.pair,
@@ -200,10 +203,9 @@ async def newest_at_venue(
     return {row.client_order_id: row.committed_at for row in await tx.execute(query)}
 
 
-async def without_outcome(
-    tx: Transaction, shards: Collection[int], *, user_id: int, venue: str
-) -> list[LiveOrder]:
+async def without_outcome(tx: Transaction, *, user_id: int, venue: str) -> list[LiveOrder]:
     """A user's live orders at a venue that are unsettled, or watched since they were not found."""
+    shards = list(await tx.scalars(select(bots.c.shard).where(bots.c.user_id == user_id).limit(1)))
     found = await live_orders.unsettled(tx, shards)
     found += await live_orders.watched(tx, shards, for_secs=_WATCHED_SECS)
     return [order for order in found if order.user_id == user_id and order.venue == venue]
