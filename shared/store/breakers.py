@@ -99,8 +99,7 @@ async def open_tripped(tx: Transaction, trips: Sequence[tuple[Trip, OrderFacts]]
     """
     by_key = {(t.scope, t.scope_id, t.kind): (t, order) for t, order in sorted(trips, key=_key)}
     new = _TRIPS.parameters(
-        (*key, datetime_of(t.open_until_ms), _facts(t, order))
-        for key, (t, order) in by_key.items()
+        (*key, datetime_of(t.open_until_ms), _facts(t, order)) for key, (t, order) in by_key.items()
     )
     events = []
     for row in (await tx.execute(_open(dialect_of(tx)), new)).all():

@@ -128,13 +128,13 @@ async def settle(
         return {}
     positions = SettledPositions()
     await positions.lock(tx, orders.values())
-    done: dict[str, Settled] = {}
+    done: dict[str, list[_News]] = {}
     for batch in _one_of_each(told for told in settlements if told.client_order_id in orders):
         for news in await _settle(tx, batch, orders, positions):
             id_ = news.order.client_order_id
-            done[id_] = _after(news, positions, done.get(id_))
+            done.setdefault(id_, []).append(news)
             orders[id_] = _as_written(news)
-    return done
+    return {id_: _settled(every, positions) for id_, every in done.items()}
 
 
 async def _settle(
@@ -343,14 +343,14 @@ def _changed_order(order: _Order, summed: Traded) -> tuple[object, ...]:
     )
 
 
-def _after(news: _News, positions: SettledPositions, earlier: Settled | None) -> Settled:
-    """What one piece of news led to, after an earlier one of the same order."""
-    order = news.order
-    sequence = news.place.key[2] if news.recorded and news.place else news.sequence
+def _settled(every: Sequence[_News], positions: SettledPositions) -> Settled:
+    """What all the news of one order led to."""
+    last = every[-1]
+    sequence = last.place.key[2] if last.recorded and last.place else last.sequence
     return Settled(
-        status=news.status,
+        status=last.status,
         sequence=sequence,
-        position=positions.state((order.bot_id, order.pair, sequence)),
-        adopted=news.adopted or (earlier is not None and earlier.adopted),
-        changed=_is_news(news) or (earlier is not None and earlier.changed),
+        position=positions.state((last.order.bot_id, last.order.pair, sequence)),
+        adopted=any(news.adopted for news in every),
+        changed=any(_is_news(news) for news in every),
     )
