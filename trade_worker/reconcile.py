@@ -240,6 +240,9 @@ class Reconciler:
             return REFUSED_KEY_PAUSE_SECS
         if settled.adopted:
             self._tell_adopted(order, settled)
+        if settled.status is OrderStatus.NOT_PLACED:
+            # It is open at the venue, beside another one on its pair: until its end is known.
+            return _pause_secs(case.asks)
         if settled.status not in UNSETTLED:
             return None
         case.order = replace(order, status=settled.status, venue_order_id=report.venue_order_id)

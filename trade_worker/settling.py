@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from shared.errors import StoreUnavailable
+from shared.errors import CommitUnknown, StoreUnavailable
 from shared.orders import LiveOrder
 from shared.store import settlement
 from shared.store.engine import Store
@@ -88,6 +88,7 @@ class Settling:
 
     async def _write(self, batch: Sequence[_News]) -> None:
         pause_secs = 0.1
+        in_doubt = False
         while True:
             # Two pieces of news of one order are written one after the other.
             now, later = _first_of_each(batch)
@@ -97,6 +98,8 @@ class Settling:
                         tx, [news.settlement for news in now], owner=self._owner
                     )
             except StoreUnavailable as exc:
+                # What a COMMIT of unknown outcome wrote is no change any more.
+                in_doubt = in_doubt or isinstance(exc, CommitUnknown)
                 log.warning("%d settlements wait for the database: %s", len(batch), exc)
                 await asyncio.sleep(pause_secs)
                 pause_secs = min(2 * pause_secs, _LONGEST_PAUSE_SECS)
@@ -105,7 +108,7 @@ class Settling:
                 await self._split(now, exc)
                 batch = later
             else:
-                self._tell(now, done)
+                self._tell(now, done, in_doubt=in_doubt)
                 batch = later
             if not batch:
                 return
@@ -131,10 +134,10 @@ class Settling:
                 _resolve(news, None)
         return kept
 
-    def _tell(self, batch: Sequence[_News], done: dict[str, Settled]) -> None:
+    def _tell(self, batch: Sequence[_News], done: dict[str, Settled], *, in_doubt: bool) -> None:
         for news in batch:
             settled = done.get(news.order.client_order_id)
-            if settled is not None and settled.changed:
+            if settled is not None and (settled.changed or in_doubt):
                 self._on_settled(news.order, settled)
             _resolve(news, settled)
         self._on_written()
