@@ -118,7 +118,7 @@ class AccountRecovery:
             final_ms = order.send_by_ms + 1000 * self._scope.not_found_secs[order.venue]
             news: Settlement | None = None
             if told is not None:
-                news = _news(order.client_order_id, told, sent_at_ms=order.committed_at_ms)
+                news = _news(order.client_order_id, told)
             elif order.status in UNSETTLED and not order.venue_order_id and started_ms >= final_ms:
                 news = Settlement(
                     client_order_id=order.client_order_id,
@@ -285,7 +285,7 @@ class AccountRecovery:
         """Adopt an order. A text says why that cannot be."""
         named = replace(order, venue_order_id=told.venue_order_id)
         for attempt in range(_FILL_TRIES):
-            news = _news(found.client_order_id, told, sent_at_ms=found.opened_at_ms)
+            news = _news(found.client_order_id, told)
             async with self._store.begin() as tx:
                 problem = await found_orders.insert_found(tx, found, owner=owner)
                 if problem is not None:
@@ -361,14 +361,13 @@ def _candidate(
     )
 
 
-def _news(client_order_id: str, told: Report, *, sent_at_ms: int) -> Settlement:
+def _news(client_order_id: str, told: Report) -> Settlement:
     return Settlement(
         client_order_id=client_order_id,
         status=told.status,
         venue_order_id=told.venue_order_id,
         executed=told.executed,
         fills=told.fills,
-        sent_at_ms=sent_at_ms,
     )
 
 
