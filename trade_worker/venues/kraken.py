@@ -131,7 +131,7 @@ async def _by_txid(order: LiveOrder, asking: Asking) -> _Found | None:
     if facts is None:
         return None
     facts = mapping(facts)
-    if facts.get("cl_ord_id") not in (None, order.client_order_id):
+    if _client_id(facts) not in (None, order.client_order_id):
         raise Unreadable("an order that is not ours under our order's id")
     return order.venue_order_id, facts
 
@@ -174,11 +174,19 @@ def _ours(order: LiveOrder, orders: Mapping[str, Any]) -> _Found | None:
     found = [
         (txid, mapping(facts))
         for txid, facts in orders.items()
-        if mapping(facts).get("cl_ord_id") == order.client_order_id
+        if _client_id(mapping(facts)) == order.client_order_id
     ]
     if len(found) > 1:
         raise Unreadable("several orders with one id of ours")
     return found[0] if found else None
+
+
+def _client_id(facts: Mapping[str, Any]) -> str | None:
+    """An order's id of ours. Kraken takes one with dashes and without
+    (docs.kraken.com/exchange/guides/general/clordid), and does not say which it tells: an order
+    that was not recognised would count as not placed."""
+    told = facts.get("cl_ord_id")
+    return None if told is None else str(told).replace("-", "").lower()
 
 
 async def _report_of(
