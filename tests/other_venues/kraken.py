@@ -4,12 +4,14 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 from urllib.parse import parse_qsl
+from uuid import UUID
 
 from aiohttp import web
 
@@ -116,7 +118,7 @@ class Kraken:
         return {"unixtime": int(now.timestamp()), "rfc1123": said}
 
     def status(self, _: Params) -> Any:
-        return {"status": "online", "timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+        return shape("kraken status")
 
     def assets(self, _: Params) -> Any:
         return {own: shape("kraken assets", altname=name) for name, own in ASSETS.items()}
@@ -200,8 +202,9 @@ class Kraken:
         return {txid: trades[txid] for txid in asked if txid in trades}
 
     def trades_history(self, account: Account, params: Params) -> Any:
-        trades = self._trades(account)
-        names = sorted(trades, key=lambda name: -trades[name]["time"])
+        start, trades = float(params.get("start", 0)), self._trades(account)
+        names = [name for name in trades if trades[name]["time"] > start]
+        names.sort(key=lambda name: -trades[name]["time"])
         first = int(params.get("ofs", 0))
         page = names[first : first + PAGE]
         return {"trades": {name: trades[name] for name in page}, "count": len(names)}
@@ -221,15 +224,8 @@ class Kraken:
         return {"descr": descr, "txid": [order.order_id]}
 
     def cancel_order(self, account: Account, params: Params) -> Any:
-        found = [
-            order
-            for order in account.orders
-            if order.open
-            and (
-                order.order_id == params.get("txid")
-                or (order.client_id and order.client_id == params.get("cl_ord_id"))
-            )
-        ]
+        named = params.get("txid") or params["cl_ord_id"]
+        found = [o for o in account.orders if o.open and named in (o.order_id, o.client_id)]
         if not found:
             raise Refusal("EOrder:Unknown order")
         for order in found:
@@ -362,6 +358,12 @@ def _text(price: Decimal | float, tick: Decimal) -> str:
     return f"{Decimal(price).quantize(tick):f}"
 
 
+def _client_id(order: Order) -> str | None:
+    """As it came, or with the dashes of a long UUID: it is not documented which."""
+    ours = order.client_id is not None and re.fullmatch(r"[0-9a-f]{32}", order.client_id)
+    return str(UUID(order.client_id)) if ours and order.account.uid % 2 else order.client_id
+
+
 def _description(wish: Wish | Order) -> Any:
     listing, what = wish.listing, f"{wish.side} {wish.quantity:.8f} {wish.listing.symbol}"
     told = {"pair": listing.symbol, "type": wish.side, "order": f"{what} @ market"}
@@ -375,7 +377,7 @@ def _order(order: Order, with_trades: bool, now_ms: int) -> Any:
     price = order.cost / order.executed if order.trades else Decimal(0)
     told = shape(
         "kraken order",
-        cl_ord_id=order.client_id,
+        cl_ord_id=_client_id(order),
         status=STATUSES[order.end],
         opentm=order.opened_ms / 1000 + 0.00048,
         descr=_description(order),
