@@ -94,9 +94,9 @@ class Trading:
         return list(self._listings.values())
 
     def now_ms(self) -> int:
-        """The venue's clock: the wall's, off by what a `clock_skew` says. Timestamps and
-        deadlines of requests are judged by it, also where the market is a replay."""
-        return self._around.wall_ms() + self._around.faults.skew_ms(self.venue)
+        """The venue's clock, as its public time: the market's, off by what a `clock_skew` says.
+        Timestamps and deadlines of requests are judged by it."""
+        return self._around.clock.now_ms() + self._around.faults.skew_ms(self.venue)
 
     def check(self, key: ApiKey, request: OrderRequest) -> None:
         """Raise the `OrderRefused` that `place` would raise; nothing changes."""
@@ -199,7 +199,7 @@ class Trading:
     def _accept(self, key: ApiKey, request: OrderRequest, spoiled: Spoiled) -> VenueOrder:
         book = self._book(key.account)
         moment_ms = self._around.wall_ms()
-        now_ms = moment_ms + self._around.faults.skew_ms(self.venue)
+        now_ms = self.now_ms()
         try:
             course = self._course(book, request, spoiled, now_ms)
         except OrderRefused as refusal:
