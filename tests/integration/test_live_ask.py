@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 from aiohttp import web
@@ -128,6 +129,20 @@ async def test_a_kraken_order_is_reported_with_its_trades(kraken: Opened) -> Non
     )
     assert fill.at_ms == 1_688_585_840_892
     assert server.params_of(TRADES)[0]["txid"] == "TB,TA"
+
+
+async def test_kraken_may_tell_our_id_with_dashes(kraken: Opened) -> None:
+    server, orders = kraken
+    kraken_has_nothing(server)
+    order = live_order(KRAKEN)
+    spelt = str(UUID(order.client_order_id)).upper()
+    waiting = told(order, cl_ord_id=spelt, status="open", vol_exec="0", trades=[])
+    server.answer(OPEN, kraken_result(open={TXID: waiting}))
+    server.answer(ORDERS, kraken_result(**{TXID: waiting}))
+    for asked in (order, live_order(KRAKEN, venue_order_id=TXID)):
+        report = await orders.ask(asked)
+        assert report is not None
+        assert report.venue_order_id == TXID
 
 
 async def test_a_known_kraken_order_is_asked_for_by_its_own_id(kraken: Opened) -> None:

@@ -1,9 +1,4 @@
-"""`python -m tests.other_venues --port 0 --journal FILE [--seed N] [--fault-rate P]`.
-
-Beside the venues' own paths: `POST /accounts` {venue, balances, secret?} gives key and secret,
-`POST /faults` {rate} changes how often something goes wrong, `GET /persons` tells how many
-orders that somebody placed by hand are still waiting, and how many there were.
-"""
+"""`python -m tests.other_venues --port 0 --journal FILE [--seed N] [--fault-rate P]`."""
 
 import argparse
 import asyncio
@@ -13,40 +8,15 @@ from pathlib import Path
 
 from aiohttp import web
 
-from tests.other_venues.binance import Binance
+from tests.other_venues.app import application
 from tests.other_venues.books import Books, Refusal
-from tests.other_venues.kraken import Kraken
 from tests.other_venues.market import LISTINGS
 
 PERSON_EVERY_SECS = 3.0
 
 
 async def serve(books: Books, port: int) -> None:
-    async def accounts(request: web.Request) -> web.Response:
-        asked = await request.json()
-        account = books.open_account(asked["venue"], asked["balances"], asked.get("secret"))
-        return web.json_response({"key": account.key, "secret": account.secret})
-
-    async def faults(request: web.Request) -> web.Response:
-        books.fault_rate = float((await request.json())["rate"])
-        return web.json_response({"rate": books.fault_rate})
-
-    async def persons(_: web.Request) -> web.Response:
-        waiting = [o for a in books.accounts.values() for o in a.orders if o.rests]
-        return web.json_response(
-            {"placed": len(waiting), "open": len([order for order in waiting if order.open])}
-        )
-
-    app = web.Application()
-    app.add_routes(
-        [
-            *(*Kraken(books).routes(), *Binance(books).routes()),
-            web.post("/accounts", accounts),
-            web.post("/faults", faults),
-            web.get("/persons", persons),
-        ]
-    )
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(application(books), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
     sys.stdout.write(f"http://127.0.0.1:{runner.addresses[0][1]}\n")
