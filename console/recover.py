@@ -1,5 +1,6 @@
 """`botfleet recover`: what to run after a backup was restored."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -41,7 +42,7 @@ def _moment(_: click.Context, __: click.Parameter, value: str | None) -> datetim
     callback=_moment,
     help="When the backup was made; the newest time in the database by default.",
 )
-@click.option("--yes", is_flag=True, help="Do not ask first.")
+@click.option("--yes", is_flag=True, help="Do not ask first; without a terminal it never asks.")
 @as_json
 def recover(dry_run: bool, lost_since: datetime | None, yes: bool, as_json: bool) -> None:
     """Find the orders that a restored backup does not know, before the fleet trades on.
@@ -63,7 +64,8 @@ def recover(dry_run: bool, lost_since: datetime | None, yes: bool, as_json: bool
         from trade_worker.reconcile import NOT_FOUND_SECS
 
         since = lost_since or await _newest_time(store)
-        if not (yes or dry_run):
+        # A script that restores must come to its end; and all of it can be run again.
+        if not (yes or dry_run) and sys.stdin.isatty():
             click.confirm(f"Pause every bot of {store} and recover?", abort=True, err=True)
         run = recover_run.look if dry_run else recover_run.recover
         venue = _orders_at(settings, store)

@@ -310,7 +310,12 @@ class AccountRecovery:
             )
         if not held:
             return
-        free = await self._venue.balances(self._account.credential_id)
+        try:
+            free = await self._venue.balances(self._account.credential_id)
+        except VenueUnavailable as exc:
+            # It helps a person, and nothing depends on it.
+            self.report.notes.append(f"its balances could not be read: {exc}")
+            return
         self.report.holdings = tuple(
             Holding(currency=currency, held=amount, free=free.get(currency, Decimal(0)))
             for currency, amount in sorted(held.items())
