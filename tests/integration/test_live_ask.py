@@ -186,7 +186,7 @@ async def test_kraken_states(kraken: Opened) -> None:
 async def test_kraken_orders_of_others_are_not_ours(kraken: Opened) -> None:
     server, orders = kraken
     order = live_order(KRAKEN)
-    like_ours = told(order, cl_ord_id=order.client_order_id.upper())
+    like_ours = told(order, cl_ord_id=order.client_order_id[:-1])
     server.answer(OPEN, kraken_result(open={TXID: like_ours, "O2": {"status": "open"}}))
     server.answer(CLOSED, kraken_result(closed={"O3": told(order, cl_ord_id=None)}, count=1))
     assert await orders.ask(order) is None
