@@ -18,6 +18,8 @@ PATIENCE_SECS: Final = 120.0
 
 LISTING_TRIES: Final = 3
 """A venue may not list at all: then its ids are asked for one by one."""
+LISTING_PAUSE_SECS: Final = 6.0
+"""In which a key of Kraken's lowest tier gets two calls back: its first list costs three."""
 
 PAUSE_SECS: Final = 1.0
 _LONGEST_PAUSE_SECS: Final = 15.0
@@ -56,11 +58,19 @@ class PatientOrders:
         return await self._again(
             lambda: self._venue.orders_since(credential_id, venue, pairs, since_ms=since_ms),
             tries=LISTING_TRIES,
+            # A key whose calls are used up has some again.
+            first_pause_secs=LISTING_PAUSE_SECS,
         )
 
-    async def _again(self, question: Callable[[], Awaitable[T]], *, tries: int | None = None) -> T:
+    async def _again(
+        self,
+        question: Callable[[], Awaitable[T]],
+        *,
+        tries: int | None = None,
+        first_pause_secs: float = PAUSE_SECS,
+    ) -> T:
         give_up_secs = monotonic_secs() + self._patience_secs
-        pause_secs, asked = PAUSE_SECS, 0
+        pause_secs, asked = first_pause_secs, 0
         while True:
             try:
                 return await question()
