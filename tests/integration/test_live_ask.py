@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -139,7 +140,7 @@ async def test_kraken_may_tell_our_id_with_dashes(kraken: Opened) -> None:
     waiting = told(order, cl_ord_id=spelt, status="open", vol_exec="0", trades=[])
     server.answer(OPEN, kraken_result(open={TXID: waiting}))
     server.answer(ORDERS, kraken_result(**{TXID: waiting}))
-    for asked in (order, live_order(KRAKEN, venue_order_id=TXID)):
+    for asked in (order, replace(order, venue_order_id=TXID)):
         report = await orders.ask(asked)
         assert report is not None
         assert report.venue_order_id == TXID
