@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from typing import Final
 
 from shared.clock import monotonic_secs, wall_ms
@@ -61,7 +62,7 @@ class Desk:
             self._place(order, send_by_secs), name=f"order {order.client_order_id}"
         )
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(partial(self._ended, order))
 
     async def drain(self) -> None:
         """Wait until every order that was taken has an outcome that is written."""
@@ -108,10 +109,11 @@ class Desk:
                 log.exception("sending order %s failed", order.client_order_id)
             return Sent(verdict=Verdict.UNKNOWN, text=type(exc).__name__)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, order: LiveOrder, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("%s was left to be asked for", task.get_name(), exc_info=error)
+            log.error("%s is left to be asked for", task.get_name(), exc_info=error)
+            self._on_unsettled(order)
 
 
 def news_of(order: LiveOrder, sent: Sent, *, sent_at_ms: int | None) -> Settlement:
