@@ -109,13 +109,20 @@ async def read_back(tx: Transaction, proposals: Sequence[Proposal]) -> Committed
     """What of `proposals` is in the database: asked after a COMMIT of unknown outcome.
 
     The server may meet that COMMIT later than this question, which came by another connection:
-    it waits until no transaction holds their leases any more.
+    it waits until no transaction holds their leases any more. An order of the same id that is
+    another decision, such as that of whoever took the lease meanwhile, is not one of them: who
+    committed it sends it.
     """
     dialect = dialect_of(tx)
     shards = sql.SHARDS.parameters((shard,) for shard in {p.intent.shard for p in proposals})
     await tx.execute(sql.wait_for_holders(dialect), shards)
     ids = sql.ORDER_IDS.parameters((_id(p),) for p in proposals)
-    found = {row.client_order_id: row for row in await tx.execute(sql.read_orders(dialect), ids)}
+    proposed = {_id(p): p.intent for p in proposals}
+    found = {
+        row.client_order_id: row
+        for row in await tx.execute(sql.read_orders(dialect), ids)
+        if _is_of(row, proposed[row.client_order_id])
+    }
     keys = sql.KEYS.parameters(p.position for p in proposals)
     states = {
         (row.bot_id, row.pair, row.sequence): state_of(row)
@@ -146,6 +153,13 @@ async def save_peaks(
 
 def _id(proposal: Proposal) -> str:
     return proposal.intent.client_order_id
+
+
+def _is_of(row: Row[Any], intent: Intent) -> bool:
+    """Whether a stored order is this very decision, and not another one under the same id."""
+    decided_at_ms: int = ms_of(row.decided_at)
+    stored = row.lease_epoch, decided_at_ms
+    return stored == (intent.lease_epoch, intent.decided_at_ms)
 
 
 def state_of(row: Row[Any]) -> PositionState:

@@ -324,10 +324,13 @@ def insert_orders(dialect: Dialect) -> Executable:
 
 @lru_cache
 def read_orders(dialect: Dialect) -> Executable:
-    """The orders of `ORDER_IDS` that exist, as `live_orders.live_order` reads them."""
+    """The orders of `ORDER_IDS` that exist, as `live_orders.live_order` reads them, with which
+    decision of which lease they are."""
     ids = ORDER_IDS.source(dialect)
-    return live_orders.select_orders().where(
-        orders.c.client_order_id.in_(select(ids.c.client_order_id))
+    return (
+        live_orders.select_orders()
+        .add_columns(orders.c.lease_epoch, orders.c.decided_at)
+        .where(orders.c.client_order_id.in_(select(ids.c.client_order_id)))
     )
 
 

@@ -11,9 +11,10 @@ import pytest
 from sqlalchemy import text, update
 
 from shared.errors import Refused
+from shared.leases import LeaseKind
 from shared.orders import Intent, LiveOrder, Mode, OrderStatus, PositionStatus
 from shared.reasons import Reason
-from shared.store import bots, trading
+from shared.store import bots, leases, trading
 from shared.store import tables as t
 from shared.store.engine import Store, connect
 from shared.store.schema import migrate
@@ -163,6 +164,36 @@ async def test_read_back_gives_the_live_orders_to_send(store: Store, trader: Liv
         found = await trading.read_back(tx, [Proposal(intent=entry), Proposal(intent=lost)])
     assert found.positions == done.positions
     assert found.live == done.live
+
+
+async def test_read_back_gives_nobody_the_order_that_another_lease_committed(
+    store: Store, trader: LiveTrader
+) -> None:
+    """Our COMMIT never arrived, the lease ran out, and its next holder decided the same: the
+    same id. It sends its order; were it ours as well, the venue would have it twice."""
+    ours = trader.entry()
+    async with store.begin() as tx:
+        await tx.execute(update(t.leases).values(expires_at=seconds_from_now(text("-1"))))
+        taken = await leases.take(tx, LeaseKind.SHARD, "worker 2 (test)", ttl_secs=60)
+    epochs = {lease.number: lease.epoch for lease in taken}
+    theirs = changed(ours, lease_epoch=epochs[ours.shard])
+    await commit(store, theirs, owner="worker 2 (test)")
+    async with store.read() as tx:
+        found = await trading.read_back(tx, [Proposal(intent=ours)])
+    assert not found.positions
+    assert not found.live
+
+
+async def test_read_back_gives_no_order_of_an_earlier_decision(
+    store: Store, trader: LiveTrader
+) -> None:
+    earlier = trader.entry()
+    await commit(store, earlier)
+    again = changed(earlier, decided_at_ms=earlier.decided_at_ms + 1)
+    async with store.read() as tx:
+        found = await trading.read_back(tx, [Proposal(intent=again)])
+    assert not found.positions
+    assert not found.live
 
 
 @pytest.mark.parametrize("mode", Mode)
