@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from shared.clock import monotonic_secs
-from shared.errors import CredentialRefused, VenueUnavailable
+from shared.errors import CredentialRefused, RetryLater, VenueUnavailable
 from shared.money import exact
 
 log = logging.getLogger(__name__)
@@ -222,16 +222,9 @@ class Balances:
         account.spent_while_asking = {}
         try:
             told = await self._ask(credential_id)
-        except (VenueUnavailable, CredentialRefused) as exc:
-            account.failures += 1
-            account.again = True
-            wait_secs = min(RETRY_SECS * 2 ** min(account.failures - 1, 10), MAX_RETRY_SECS)
-            if isinstance(exc, CredentialRefused):
-                account.told = None
-            else:
-                wished_secs = min(exc.retry_after_secs or 0.0, MAX_RETRY_SECS)
-                wait_secs = max(wait_secs, wished_secs)
-            account.not_before_secs = self._now_secs() + wait_secs
+        except (RetryLater, CredentialRefused) as exc:
+            # Not only the venue may be away: the key may have to be read from the database.
+            self._failed(account, exc)
             log.info("the balance of credential %d is not known: %s", credential_id, exc)
             return
         account.failures = 0
@@ -244,6 +237,16 @@ class Balances:
         for order_id, reserved in tuple(account.reserved.items()):
             if reserved.since_secs <= asked_secs - SEEN_BY_VENUE_SECS:
                 self.release(order_id)
+
+    def _failed(self, account: _Account, exc: Exception) -> None:
+        account.failures += 1
+        account.again = True
+        wait_secs = min(RETRY_SECS * 2 ** min(account.failures - 1, 10), MAX_RETRY_SECS)
+        if isinstance(exc, CredentialRefused):
+            account.told = None
+        elif isinstance(exc, VenueUnavailable):
+            wait_secs = max(wait_secs, min(exc.retry_after_secs or 0.0, MAX_RETRY_SECS))
+        account.not_before_secs = self._now_secs() + wait_secs
 
 
 def _add(amounts: dict[str, Decimal], currency: str, amount: Decimal) -> None:

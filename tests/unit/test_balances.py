@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from shared.errors import CredentialRefused, VenueUnavailable
+from shared.errors import CredentialRefused, StoreUnavailable, VenueUnavailable
 from trade_worker.balances import (
     FRESH_SECS,
     FRESH_WHERE_TOO_SMALL_SECS,
@@ -291,6 +291,21 @@ async def test_a_key_that_is_refused_has_no_balance() -> None:
         assert bench.room(1) is None
         await rest()
         assert bench.asks() == 2
+
+
+async def test_a_database_that_is_away_ends_nothing() -> None:
+    """The key may not be at hand: then it is read from the database first."""
+    async with known() as bench:
+        bench.accounts.error = StoreUnavailable("the database restarts")
+        bench.balances.renew(1)
+        await rest()
+        assert bench.asks() == 2
+        assert bench.room(100) is True
+        bench.accounts.error = None
+        bench.now_secs += RETRY_SECS
+        assert bench.room(100) is True
+        await rest()
+        assert bench.asks() == 3
 
 
 async def test_a_few_are_asked_at_once_and_all_in_the_end() -> None:
