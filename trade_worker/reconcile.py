@@ -41,6 +41,9 @@ NOT_FOUND_SECS: Final = {
 
 FIRST_PAUSE_SECS: Final = 0.25
 LONGEST_PAUSE_SECS: Final = 30.0
+HIDDEN_PAUSE_SECS: Final = 2.0
+"""At least between two asks that find nothing: each takes four of a Kraken key's 15 requests,
+of which one comes back every three seconds."""
 REFUSED_KEY_PAUSE_SECS: Final = 60.0
 CANCEL_AFTER_SECS: Final = 5.0
 """An order that is still open so long after its time is cancelled: it was to fill at once."""
@@ -222,7 +225,7 @@ class Reconciler:
             return await self._give_up(case)
         if order.status is OrderStatus.COMMITTED:
             await self._write(case, OrderStatus.UNKNOWN, "the venue does not know it (yet)")
-        return min(_pause_secs(case.asks), left_secs + 0.05)
+        return min(max(_pause_secs(case.asks), HIDDEN_PAUSE_SECS), left_secs + 0.05)
 
     async def _found(self, case: _Case, report: Report, started_ms: int) -> float | None:
         order = case.order
