@@ -13,6 +13,11 @@ from tests.other_venues.kraken import Kraken
 
 
 def application(books: Books) -> web.Application:
+    """The venues on these books, which are shut with it."""
+
+    async def shut(_: web.Application) -> None:
+        books.shut()
+
     async def accounts(request: web.Request) -> web.Response:
         asked = await request.json()
         account = books.open_account(asked["venue"], asked["balances"], asked.get("secret"))
@@ -28,6 +33,7 @@ def application(books: Books) -> web.Application:
         return web.json_response({"placed": len(waiting), "open": len(still)})
 
     app = web.Application()
+    app.on_cleanup.append(shut)
     app.add_routes(
         [
             *(*Kraken(books).routes(), *Binance(books).routes()),

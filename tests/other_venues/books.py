@@ -150,6 +150,9 @@ class Books:
         self._file.flush()
         os.fsync(self._file.fileno())
 
+    def shut(self) -> None:
+        self._file.close()
+
     def open_account(self, venue: str, balances: Mapping[str, str], secret: str | None) -> Account:
         account = Account(
             venue=venue,

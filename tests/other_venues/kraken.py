@@ -18,7 +18,7 @@ from aiohttp import web
 from tests.other_venues.books import Account, Books, Order, Refusal, Wish
 from tests.other_venues.market import LISTINGS, Listing
 from tests.other_venues.shapes import shape
-from tests.other_venues.trouble import Line, Told
+from tests.other_venues.trouble import ARRIVED_SECS, Line, Told
 
 MOST_CALLS: Final = 15
 DECAY_PER_SEC: Final = 0.33
@@ -102,7 +102,7 @@ class Kraken:
             self._count(account, COSTS.get(name, 1))
             params = {
                 **dict(parse_qsl(text)),
-                "late_secs": str(time.time() - request["arrived_secs"]),
+                "late_secs": str(time.time() - request[ARRIVED_SECS]),
             }
             # On the way to the engine.
             await asyncio.sleep(self.books.draw.uniform(0, 1.5) if self.books.trouble() else 0.005)

@@ -23,6 +23,7 @@ PUBLIC_SHARE: Final = 0.2
 TOO_LATE_SECS: Final = 7.0
 """Beyond the patience of any client."""
 
+ARRIVED_SECS: Final = web.RequestKey("arrived_secs", float)
 BEFORE: Final = ("reset in the body", "out of step", "too many requests", "held up")
 AFTER: Final = ("reset", "late", "proxy", "empty", "cut", "cut in silence")
 PROXY_PAGE: Final = (
@@ -64,7 +65,7 @@ class Line:
         wrong = self._drawn((*BEFORE, *AFTER), 1.0)
         if wrong:
             self._books.write("trouble", what=wrong, path=request.path, method=request.method)
-        request["arrived_secs"] = time.time()
+        request[ARRIVED_SECS] = time.time()
         if wrong == "held up":
             # Somewhere on the way: whoever sent it may have given up when it is looked at.
             await asyncio.sleep(self._books.draw.uniform(1.0, 6.0))
