@@ -76,7 +76,8 @@ class Execution:
         database refused what its row believed in. `live` takes the orders of `Mode.LIVE`."""
         self._store = store
         self._owner = owner
-        self._namespace = namespace
+        self.namespace = namespace
+        """Of client order ids: `recover` draws a new one."""
         self._ports = ports
         self._epoch = epoch
         self._on_committed = on_committed
@@ -152,7 +153,7 @@ class Execution:
     ) -> Intent:
         return Intent(
             client_order_id=client_order_id(
-                self._namespace,
+                self.namespace,
                 bot_id=decision.bot_id,
                 pair=tick.pair,
                 position_sequence=decision.position_sequence,

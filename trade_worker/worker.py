@@ -19,7 +19,7 @@ from shared.orders import Mode
 from shared.process import TaskGroup
 from shared.reasons import Reason
 from shared.signals import Severity
-from shared.store import live_orders, trading, workers
+from shared.store import fleet, live_orders, trading, workers
 from shared.store.engine import Store
 from shared.store.markets import Market
 from shared.store.workers import Process
@@ -195,6 +195,9 @@ class Worker:
 
     async def move_in(self, shards: frozenset[int]) -> None:
         """Load the bots of these shards, listen to their ticks, ask for their open orders."""
+        async with self._store.read() as tx:
+            # `recover` renews it while it holds every lease: whoever gets one after must know.
+            self._execution.namespace = (await fleet.read(tx)).namespace
         await self._roster.load(shards)
         if self._live is not None:
             await self._live.load(shards)
