@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import asyncpg  # type: ignore[import-untyped]
@@ -87,10 +88,16 @@ class Fleet:
         self._connection: Any = None
         self._number = itertools.count()
 
-    async def start(self, name: str, *arguments: str, typed: str | None = None) -> Member:
+    async def start(
+        self,
+        name: str,
+        *arguments: str,
+        typed: str | None = None,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> Member:
         """Run `python ARGUMENTS` as a member of the fleet, in a process group of its own.
 
-        `typed` is what it reads on standard input.
+        `typed` is what it reads on standard input; `environment` goes before the fleet's.
         """
         log = self._folder / f"{next(self._number):02d}-{name}.log"
         with log.open("wb") as output:
@@ -98,7 +105,7 @@ class Fleet:
                 sys.executable,
                 *arguments,
                 cwd=self._folder,
-                env=self._environment,
+                env={**self._environment, **environment},
                 stdin=asyncio.subprocess.DEVNULL if typed is None else asyncio.subprocess.PIPE,
                 stdout=output,
                 stderr=output,
