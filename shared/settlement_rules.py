@@ -1,16 +1,44 @@
 """What news of an order makes of it, and what its fills make of the position."""
 
+from dataclasses import dataclass
 from decimal import Decimal
+from enum import Enum
 from typing import Final, NamedTuple
 
 from shared.money import MarketRules, exact, floor_to
-from shared.orders import TRANSITIONS, Leg, OrderStatus, PositionStatus, PositionTotals
+from shared.orders import (
+    TRANSITIONS,
+    Fill,
+    Leg,
+    Mode,
+    OrderStatus,
+    PositionStatus,
+    PositionTotals,
+)
 
 _FINAL: Final = frozenset(status for status, later in TRANSITIONS.items() if not later)
 _NEVER_TRADED: Final = frozenset(
     {OrderStatus.EXPIRED, OrderStatus.REJECTED, OrderStatus.NOT_PLACED}
 )
 """Ends that, told without an executed quantity, say that nothing was executed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """News of one order. `executed` None: the venue has told nothing of it (yet).
+
+    `status` is what the order is now, by the venue's word or by ours (`unknown`, `expired` where
+    it was never sent, `not_placed`). A final one counts only once the fills that are known sum
+    to `executed`; until then the order stays `open`. `detail` is for people.
+    """
+
+    client_order_id: str
+    status: OrderStatus
+    venue_order_id: str | None = None
+    executed: Decimal | None = None
+    fills: tuple[Fill, ...] = ()
+    sent_at_ms: int | None = None
+    detail: str | None = None
 
 
 class PositionOutcome(NamedTuple):
@@ -76,6 +104,39 @@ def position_after(
     if held and _sellable(held, rules, price):
         return PositionOutcome(PositionStatus.OPEN, Decimal(0))
     return PositionOutcome(PositionStatus.CLOSED, held)
+
+
+class Home(Enum):
+    """Which position an order's new fills go to."""
+
+    OWN = "own"
+    CURRENT = "current"
+    """The one of its pair that is not closed."""
+    NEW = "new"
+
+
+def home_of(leg: Leg, mode: Mode, *, own: PositionStatus | None, current: Mode | None) -> Home:
+    """Where the fills of an order go whose own position is `own`, None where it is lost.
+
+    `current` is the mode of the pair's unclosed position, None without one. What was bought
+    late must be sold by somebody, so it joins that, or a new one; what was sold late changes
+    the result of the position that it was sold from.
+    """
+    if own is not None and (leg is Leg.EXIT or own is not PositionStatus.CLOSED):
+        return Home.OWN
+    if current is mode:
+        return Home.CURRENT
+    # A live fill cannot join a position on paper: it stays as dust where it came from.
+    return Home.OWN if own is not None and current is not None else Home.NEW
+
+
+def new_home_status(leg: Leg, *, current: Mode | None) -> PositionStatus:
+    """What a position is that is made for late fills, before it has any.
+
+    What was sold is not there to sell, and a pair has one unclosed position.
+    """
+    sellable = leg is Leg.ENTRY and current is None
+    return PositionStatus.OPEN if sellable else PositionStatus.CLOSED
 
 
 def _sellable(held: Decimal, rules: MarketRules | None, price: Decimal) -> bool:

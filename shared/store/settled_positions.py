@@ -16,8 +16,16 @@ from sqlalchemy import Row
 from shared.clock import datetime_of
 from shared.errors import StoreUnavailable
 from shared.money import MarketRules, exact
-from shared.orders import UNSETTLED, Leg, OrderFacts, OrderStatus, PositionStatus, totals_of
-from shared.settlement_rules import position_after
+from shared.orders import (
+    UNSETTLED,
+    Leg,
+    Mode,
+    OrderFacts,
+    OrderStatus,
+    PositionStatus,
+    totals_of,
+)
+from shared.settlement_rules import Home, home_of, new_home_status, position_after
 from shared.store import position_changes
 from shared.store import settlement_statements as sql
 from shared.store.bulk import dialect_of
@@ -169,17 +177,15 @@ class SettledPositions:
 
     def _home(self, order: OrderFacts) -> PositionKey | None:
         """The position that there is for an order's fills."""
-        own = self._positions.get(own_key(order))
-        is_own = own is not None and (
-            order.leg is Leg.EXIT or own.state.status is not PositionStatus.CLOSED
+        own, current = self._positions.get(own_key(order)), self._unclosed(order)
+        home = home_of(
+            order.leg,
+            order.mode,
+            own=None if own is None else own.state.status,
+            current=None if current is None else Mode(current.mode),
         )
-        if own is not None and is_own:
-            return own.key
-        current = self._unclosed(order)
-        if current is not None and current.mode == order.mode:
-            return current.key
-        # A live fill cannot join a position on paper: it stays as dust where it came from.
-        return own.key if own is not None and current is not None else None
+        found = {Home.OWN: own, Home.CURRENT: current, Home.NEW: None}[home]
+        return None if found is None else found.key
 
     def _unclosed(self, order: OrderFacts) -> _Position | None:
         pair = order.bot_id, order.pair
@@ -200,7 +206,8 @@ class SettledPositions:
             pair = sql.PAIRS.parameters([(order.bot_id, order.pair)])
             last = (await tx.execute(sql.last_sequences(dialect_of(tx)), pair)).one()
             sequence = last.sequence + 1
-        sellable = order.leg is Leg.ENTRY and self._unclosed(order) is None
+        current = self._unclosed(order)
+        mode = None if current is None else Mode(current.mode)
         new = NEW_POSITIONS.parameters(
             [
                 (
@@ -211,7 +218,7 @@ class SettledPositions:
                     order.pair,
                     sequence,
                     order.mode,
-                    PositionStatus.OPEN if sellable else PositionStatus.CLOSED,
+                    new_home_status(order.leg, current=mode),
                     0,
                     None if own is None else own.regime,
                     *(Decimal(0), Decimal(0), Decimal(0)),

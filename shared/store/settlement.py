@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from shared.clock import datetime_of, ms_of
 from shared.orders import TRANSITIONS, Fill, Leg, Mode, OrderFacts, OrderStatus
-from shared.settlement_rules import status_after
+from shared.settlement_rules import Settlement, status_after
 from shared.store import order_events, results, trading
 from shared.store import settlement_statements as sql
 from shared.store.bulk import dialect_of
@@ -18,23 +18,7 @@ from shared.store.settled_positions import Place, SettledPositions, own_key
 from shared.store.trading import PositionState
 from shared.store.trading_statements import NEW_FILLS, ORDER_IDS, SHARDS
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settlement:
-    """News of one order. `executed` None: the venue has told nothing of it (yet).
-
-    `status` is what the order is now, by the venue's word or by ours (`unknown`, `expired` where
-    it was never sent, `not_placed`). A final one counts only once the fills that are known sum
-    to `executed`; until then the order stays `open`. `detail` is for people.
-    """
-
-    client_order_id: str
-    status: OrderStatus
-    venue_order_id: str | None = None
-    executed: Decimal | None = None
-    fills: tuple[Fill, ...] = ()
-    sent_at_ms: int | None = None
-    detail: str | None = None
+__all__ = ["Settled", "Settlement", "settle"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

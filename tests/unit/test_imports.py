@@ -33,6 +33,7 @@ PURE_FILES: Final = (
     "shared/signals.py",
     "shared/topology.py",
     "shared/venues.py",
+    "trade_worker/answers.py",
     "trade_worker/backoff.py",
     "trade_worker/decide.py",
     "trade_worker/exits.py",
