@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 from shared.alerts import Alerts
@@ -30,6 +30,8 @@ from trade_worker.venues import Report, Sent, VenueOrders, Verdict
 
 PATIENCE_SECS: Final = 10.0
 VENUE_ID: Final = "OABC"
+
+T = TypeVar("T")
 
 Answer = Sent | Exception
 Told = Report | Exception | None
@@ -214,5 +216,5 @@ async def a_few_turns() -> None:
         await asyncio.sleep(0)
 
 
-def _next(answers: "deque[Any]") -> Any:
+def _next(answers: "deque[T]") -> T:
     return answers.popleft() if len(answers) > 1 else answers[0]

@@ -165,7 +165,11 @@ async def test_accepted_with_all_its_fills_is_settled_at_once(room: Room) -> Non
     told = report(OrderStatus.FILLED, trade(order, "t1", "0.4"), trade(order, "t2", "0.6"))
     await room.place(order, Sent(verdict=Verdict.ACCEPTED, report=told))
     (news,) = room.ledger.written
-    assert (news.status, news.executed, news.fills) == (OrderStatus.FILLED, 1, told.fills)
+    assert (news.status, news.executed, news.fills) == (
+        OrderStatus.FILLED,
+        told.executed,
+        told.fills,
+    )
     assert news.venue_order_id == VENUE_ID
     assert room.ledger.statuses[order.client_order_id] is OrderStatus.FILLED
     assert room.unsettled == []
