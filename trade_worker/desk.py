@@ -65,8 +65,8 @@ class Desk:
         task.add_done_callback(partial(self._ended, order))
 
     async def drain(self) -> None:
-        """Wait until every order that was taken has an outcome that is written."""
-        while self._tasks:
+        """Wait until every order that was taken before has an outcome that is written."""
+        if self._tasks:
             await asyncio.wait(tuple(self._tasks))
 
     async def abandon(self) -> None:

@@ -6,6 +6,7 @@ is looked for during 24 h more, and an order that shows up late is adopted.
 """
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 import logging
@@ -17,12 +18,12 @@ from typing import Final
 from sqlalchemy import select
 
 from shared.alerts import Alerts
-from shared.clock import monotonic_secs, ms_of, wall_ms
+from shared.clock import monotonic_secs, ms_of
 from shared.errors import CredentialRefused, StoreUnavailable, VenueUnavailable
 from shared.orders import UNSETTLED, LiveOrder, OrderStatus
 from shared.signals import Severity
 from shared.store import live_orders
-from shared.store.engine import Store
+from shared.store.engine import Store, Transaction
 from shared.store.settlement import Settled, Settlement
 from shared.store.types import database_now
 from shared.venues import VENUES
@@ -54,6 +55,7 @@ WATCH_PAUSES_SECS: Final = (60.0, 300.0, 900.0, 3600.0)
 """How long after each look the next one follows, for an order that was not placed."""
 
 MOST_AT_ONCE: Final = 16
+CLOCK_KEPT_SECS: Final = 60.0
 
 
 @dataclass(slots=True)
@@ -98,11 +100,14 @@ class Reconciler:
         self._alerts = alerts
         self._not_found_secs = not_found_secs
         self._cases: dict[str, _Case] = {}
-        self._due: list[tuple[float, int, str]] = []
+        self._due: list[tuple[float, int, _Case]] = []
         self._number = itertools.count()
         self._asking: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
-        self._database_ahead_ms = 0
+        self._database_ahead_ms = 0.0
+        """The database's clock minus our monotonic one, and never more than that: nothing is
+        given up early because somebody set this machine's clock."""
+        self._measured_at_secs = -CLOCK_KEPT_SECS
         self.asked = 0
         self.adopted = 0
 
@@ -114,10 +119,7 @@ class Reconciler:
     async def load(self, shards: Collection[int]) -> None:
         """Take over what earlier owners of these shards left. Raises `StoreUnavailable`."""
         async with self._store.read() as tx:
-            now = await tx.scalar(select(database_now()))
-            if now is not None:
-                # Never ahead of the truth: the answer was on its way since.
-                self._database_ahead_ms = ms_of(now) - wall_ms()
+            await self._read_clock(tx)
             left = await live_orders.unsettled(tx, shards)
             left += await live_orders.watched(tx, shards, for_secs=WATCH_SECS)
         for order in left:
@@ -129,10 +131,14 @@ class Reconciler:
         """Ask for this order soon, and until its outcome is known."""
         known = self._cases.get(order.client_order_id)
         if known is not None and not known.watched:
+            if known.order.venue_order_id is None:
+                # Who loaded it could not know what its sender was told.
+                known.order = replace(known.order, venue_order_id=order.venue_order_id)
             return
-        case = self._cases[order.client_order_id] = _Case(order)
-        pause_secs = _watch_pause_secs(case) if case.watched else 0.0
+        case = _Case(order)
+        pause_secs = _watch_pause_secs(case, self._database_ms()) if case.watched else 0.0
         if pause_secs is not None:
+            self._cases[order.client_order_id] = case
             self._ask_in(pause_secs, case)
 
     def forget(self, shards: Collection[int]) -> None:
@@ -159,13 +165,14 @@ class Reconciler:
     def _start_what_is_due(self) -> float | None:
         """In how many seconds the next one is due; None: when somebody wakes us."""
         while self._due and len(self._asking) < MOST_AT_ONCE:
-            due_secs, _, id_ = self._due[0]
+            due_secs, _, case = self._due[0]
             left_secs = due_secs - monotonic_secs()
             if left_secs > 0:
                 return left_secs
             heapq.heappop(self._due)
-            case = self._cases.get(id_)
-            if case is not None:
+            id_ = case.order.client_order_id
+            # Not one that was forgotten meanwhile, whoever has the id now.
+            if self._cases.get(id_) is case:
                 task = asyncio.create_task(self._look(case), name=f"asking for {id_}")
                 self._asking.add(task)
                 task.add_done_callback(self._ended)
@@ -176,8 +183,7 @@ class Reconciler:
         self._wake.set()
 
     def _ask_in(self, secs: float, case: _Case) -> None:
-        id_ = case.order.client_order_id
-        heapq.heappush(self._due, (monotonic_secs() + secs, next(self._number), id_))
+        heapq.heappush(self._due, (monotonic_secs() + secs, next(self._number), case))
         self._wake.set()
 
     async def _look(self, case: _Case) -> None:
@@ -206,17 +212,38 @@ class Reconciler:
         else:
             self._ask_in(pause_secs, case)
 
+    def _database_ms(self) -> int:
+        """The database's clock, as far as is known, and never ahead of it."""
+        return int(1000 * monotonic_secs() + self._database_ahead_ms)
+
+    async def _measure(self) -> None:
+        """Look at the database's clock now and then: clocks part, and ours rests with its host."""
+        if monotonic_secs() - self._measured_at_secs < CLOCK_KEPT_SECS:
+            return
+        self._measured_at_secs = monotonic_secs()
+        with contextlib.suppress(StoreUnavailable):
+            async with self._store.read() as tx:
+                await self._read_clock(tx)
+
+    async def _read_clock(self, tx: Transaction) -> None:
+        now = await tx.scalar(select(database_now()))
+        if now is not None:
+            # Never ahead of the truth: the answer was on its way since.
+            self._measured_at_secs = monotonic_secs()
+            self._database_ahead_ms = ms_of(now) - 1000 * self._measured_at_secs
+
     async def _find_out(self, case: _Case) -> float | None:
         """Ask once. In how many seconds to ask again, None: everything is known."""
         order = case.order
-        started_ms = wall_ms() + self._database_ahead_ms
+        await self._measure()
+        started_ms = self._database_ms()
         self.asked += 1
         report = await self._port.ask(order)
         self._on_answered_key(order)
         if report is not None:
             return await self._found(case, report, started_ms)
         if case.watched:
-            return _watch_pause_secs(case)
+            return _watch_pause_secs(case, started_ms)
         if order.venue_order_id is not None:
             return _pause_secs(case.asks)  # the venue has named it: it only does not show it yet
         final_at_ms = order.send_by_ms + 1000 * self._not_found_secs[order.venue]
@@ -264,12 +291,9 @@ class Reconciler:
             return REFUSED_KEY_PAUSE_SECS
         if settled.status is not OrderStatus.NOT_PLACED:
             return None
-        case.order = replace(
-            case.order,
-            status=OrderStatus.NOT_PLACED,
-            settled_at_ms=wall_ms() + self._database_ahead_ms,
-        )
-        return _watch_pause_secs(case)
+        now_ms = self._database_ms()
+        case.order = replace(case.order, status=OrderStatus.NOT_PLACED, settled_at_ms=now_ms)
+        return _watch_pause_secs(case, now_ms)
 
     async def _write(self, case: _Case, status: OrderStatus, detail: str) -> Settled | None:
         order = case.order
@@ -317,11 +341,11 @@ def _pause_secs(asks: int) -> float:
     return float(min(FIRST_PAUSE_SECS * 2 ** min(asks, 16), LONGEST_PAUSE_SECS))
 
 
-def _watch_pause_secs(case: _Case) -> float | None:
+def _watch_pause_secs(case: _Case, now_ms: int) -> float | None:
     """When to look again for an order that was not placed; None: its 24 h are over."""
     age_secs = 0.0
     if case.order.settled_at_ms is not None:
-        age_secs = (wall_ms() - case.order.settled_at_ms) / 1000
+        age_secs = (now_ms - case.order.settled_at_ms) / 1000
     if age_secs > WATCH_SECS:
         return None
     return next(
