@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from shared import failpoints
 from shared.errors import CommitUnknown, StoreUnavailable
+from shared.failpoints import Point
 from shared.orders import LiveOrder
 from shared.store import settlement
 from shared.store.engine import Store
@@ -69,18 +71,21 @@ class Settling:
         return await waiting.written
 
     async def run(self) -> None:
-        """Write until cancelled; then nobody who still waits is told anything."""
+        """Write until cancelled; then whoever still waits is cancelled too."""
+        batch: list[_News] = []
         try:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._waiting:
                     size = min(MAX_BATCH, len(self._waiting))
-                    await self._write([self._waiting.popleft() for _ in range(size)])
+                    batch = [self._waiting.popleft() for _ in range(size)]
+                    await self._write(batch)
                 self._idle.set()
         finally:
-            while self._waiting:
-                self._waiting.popleft().written.cancel()
+            for news in (*batch, *self._waiting):
+                news.written.cancel()
+            self._waiting.clear()
 
     async def drain(self) -> None:
         """Wait until everything that was handed in is written."""
@@ -93,10 +98,13 @@ class Settling:
             # Two pieces of news of one order are written one after the other.
             now, later = _first_of_each(batch)
             try:
+                failpoints.hit(Point.BEFORE_SETTLE)
                 async with self._store.begin() as tx:
                     done = await settlement.settle(
                         tx, [news.settlement for news in now], owner=self._owner
                     )
+                    failpoints.hit(Point.IN_SETTLE)
+                failpoints.hit(Point.AFTER_SETTLE)
             except StoreUnavailable as exc:
                 # What a COMMIT of unknown outcome wrote is no change any more.
                 in_doubt = in_doubt or isinstance(exc, CommitUnknown)
