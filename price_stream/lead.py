@@ -20,8 +20,10 @@ import contextlib
 import logging
 from typing import Final, Protocol
 
+from shared import failpoints
 from shared.clock import monotonic_secs
 from shared.errors import StoreUnavailable
+from shared.failpoints import Point
 from shared.leases import Lease, LeaseKind
 from shared.store import leases
 from shared.store.engine import Store, Transaction
@@ -136,6 +138,7 @@ class Lead:
         if self._over:
             return
         try:
+            failpoints.hit(Point.BEFORE_LEAD)
             async with self._store.begin() as tx:
                 lease = await self._renew(tx) or await self._take(tx)
         except StoreUnavailable as exc:

@@ -4,8 +4,10 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from shared import failpoints
 from shared.bus import Bus, Message
 from shared.errors import RetryLater
+from shared.failpoints import Point
 from shared.messages import Tick, encode
 from shared.topology import PRICE_UPDATES
 
@@ -37,12 +39,14 @@ class TickPublisher:
             for tick in ticks
         ]
         results: Sequence[bool | Exception]
+        failpoints.hit(Point.BEFORE_TICKS)
         try:
             results = await self._bus.publish_all(
                 messages, mandatory=True, timeout_secs=self._timeout_secs
             )
         except RetryLater as exc:
             results = [exc] * len(ticks)
+        failpoints.hit(Point.AFTER_TICKS)
         taken = []
         unheard = []
         failures = []

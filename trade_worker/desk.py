@@ -8,8 +8,10 @@ from decimal import Decimal
 from functools import partial
 from typing import Final
 
+from shared import failpoints
 from shared.clock import monotonic_secs, wall_ms
 from shared.errors import BotfleetError
+from shared.failpoints import Point
 from shared.orders import UNSETTLED, LiveOrder, OrderStatus
 from shared.store.settlement import Settlement
 from shared.telemetry import Histogram
@@ -84,8 +86,10 @@ class Desk:
             elif (why := self._forbidden(order)) is not None:
                 sent = Sent(verdict=Verdict.NOT_SENT, text=why)
             else:
+                failpoints.hit(Point.BEFORE_SEND)
                 sent_at_ms = wall_ms()
                 sent = await self._send(order, send_by_secs)
+                failpoints.hit(Point.AFTER_SEND)
         self.verdicts[sent.verdict] += 1
         self.send_time.add(1000 * (monotonic_secs() - started_secs))
         if sent.verdict is not Verdict.ACCEPTED:

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from shared import failpoints
 from shared.clock import monotonic_secs, wall_ms
 from shared.errors import CommitUnknown, InvalidRow, StoreUnavailable
+from shared.failpoints import Point
 from shared.messages import Tick
 from shared.orders import Intent, Leg, Mode, client_order_id
 from shared.reasons import Reason
@@ -189,12 +191,15 @@ class Execution:
         started_ms = wall_ms()
         began_secs = monotonic_secs()
         try:
+            failpoints.hit(Point.BEFORE_COMMIT)
             async with self._store.begin() as tx:
                 # Not before: a connection may be long in coming.
                 batch = self._fresh(batch)
                 began_secs = monotonic_secs()
                 proposals = [pending.proposal for pending in batch]
                 done = await trading.commit(tx, proposals, owner=self._owner)
+                failpoints.hit(Point.IN_COMMIT)
+            failpoints.hit(Point.AFTER_COMMIT)
         except CommitUnknown as exc:
             log.warning("%s: reading back %d orders", exc, len(batch))
             done = await self._read_back([pending.proposal for pending in batch])

@@ -17,9 +17,11 @@ from typing import Final
 
 from sqlalchemy import select
 
+from shared import failpoints
 from shared.alerts import Alerts
 from shared.clock import monotonic_secs, ms_of
 from shared.errors import CredentialRefused, StoreUnavailable, VenueUnavailable
+from shared.failpoints import Point
 from shared.orders import UNSETTLED, LiveOrder, OrderStatus
 from shared.signals import Severity
 from shared.store import live_orders
@@ -239,6 +241,7 @@ class Reconciler:
         started_ms = self._database_ms()
         self.asked += 1
         report = await self._port.ask(order)
+        failpoints.hit(Point.AFTER_ASK)
         self._on_answered_key(order)
         if report is not None:
             return await self._found(case, report, started_ms)

@@ -6,8 +6,10 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from shared import failpoints
 from shared.bus import Bus, Message
 from shared.errors import BrokerUnavailable, StoreUnavailable
+from shared.failpoints import Point
 from shared.store import outbox
 from shared.store.engine import Store
 from shared.store.outbox import Event
@@ -75,6 +77,7 @@ class Relay:
     async def _publish(self, events: Sequence[Event]) -> None:
         confirmed: list[int] = []
         errors: list[Exception] = []
+        failpoints.hit(Point.BEFORE_RELAY)
         for wave in waves(events):
             results = await self._bus.publish_all([_message(event) for event in wave])
             for event, result in zip(wave, results, strict=True):
@@ -85,6 +88,7 @@ class Relay:
             if errors:
                 break
         if confirmed:
+            failpoints.hit(Point.AFTER_RELAY)
             async with self._store.begin() as tx:
                 await outbox.mark_sent(tx, confirmed)
             self.sent += len(confirmed)

@@ -10,8 +10,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
+from shared import failpoints
 from shared.clock import monotonic_secs
 from shared.errors import LeaseRefused, StoreUnavailable, WorkerReplaced
+from shared.failpoints import Point
 from shared.leases import LeaseKind
 from shared.sharding import moves_of
 from shared.store import leases, workers
@@ -132,6 +134,7 @@ class Shards:
         while True:
             await asyncio.sleep(RETRY_SECS if away else self._ttl_secs / RENEWALS_PER_TTL)
             try:
+                failpoints.hit(Point.BEFORE_RENEW)
                 async with self._asking:
                     async with self._store.begin() as tx:
                         renewed = await leases.renew(
@@ -190,6 +193,7 @@ class Shards:
         shards = self.held
         self._holdings.leave(shards)
         await tenant.move_out(shards)
+        failpoints.hit(Point.BEFORE_LEAVE)
         await self.abandon()
         tenant.forget(shards)
         await self._announce()
@@ -256,6 +260,7 @@ class Shards:
                 taken = await leases.take(
                     tx, LeaseKind.SHARD, self.owner, ttl_secs=self._ttl_secs, numbers=shards
                 )
+            failpoints.hit(Point.IN_TAKE)
             outdated = self._holdings.grant(taken)
         if outdated:
             tenant.forget(outdated)
@@ -266,7 +271,9 @@ class Shards:
     async def _serve(self, tenant: Tenant) -> None:
         """Move in wherever we have not: after a grant, a takeover, or a try that failed."""
         if shards := self._holdings.unserved:
+            failpoints.hit(Point.AFTER_TAKE)
             await tenant.move_in(shards)
+            failpoints.hit(Point.AFTER_LOAD)
             self._holdings.serve(shards)
             log.info("serving %d more shards", len(shards))
 
@@ -274,6 +281,7 @@ class Shards:
         self._holdings.leave(shards)
         try:
             await tenant.move_out(shards)
+            failpoints.hit(Point.BEFORE_RELEASE)
             given = [lease for lease in self._holdings.leases if lease.number in shards]
             async with self._asking, self._store.begin() as tx:
                 await leases.release(tx, given)

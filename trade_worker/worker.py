@@ -8,12 +8,14 @@ from collections.abc import Coroutine, Mapping
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
+from shared import failpoints
 from shared.alerts import Alerts
 from shared.bus import Bus, Delivery, Message, Subscription
 from shared.bus.dead_letters import dead_letter
 from shared.clock import monotonic_secs, ms_of, wall_ms
 from shared.control import NEWS, hear
 from shared.errors import BrokerUnavailable, StoreUnavailable, UndecodableMessage
+from shared.failpoints import Point
 from shared.messages import Heartbeat, Tick, decode_tick, encode
 from shared.orders import Mode
 from shared.process import TaskGroup
@@ -305,6 +307,7 @@ class Worker:
                     await dead_letter(self._bus, delivery, reason)
                 except BrokerUnavailable as exc:
                     log.warning("an undecodable tick could not be dead-lettered: %s", exc)
+            failpoints.hit(Point.BEFORE_ACKNOWLEDGE)
             await subscription.acknowledge(deliveries)
             # A batch that is here at once must not keep the commits of the last one waiting.
             await asyncio.sleep(0)

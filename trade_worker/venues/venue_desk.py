@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
+from shared import failpoints
 from shared.clock import monotonic_secs
 from shared.errors import BotfleetError, CredentialRefused, SymbolRefused, VenueUnavailable
+from shared.failpoints import Point
 from shared.money import exact
 from shared.orders import Leg, LiveOrder
 from shared.request_limits import Request
@@ -100,7 +102,7 @@ class VenueDesk:
             judged = await self._request(
                 turn,
                 Request.ADD_ORDER,
-                lambda: self._dialect.addition(order, symbol, self._times(refuse_from_secs)),
+                lambda: self._addition(order, symbol, refuse_from_secs),
             )
         except TimeoutError:
             return Sent(verdict=Verdict.NOT_SENT, text="its market was not known in time")
@@ -175,6 +177,11 @@ class VenueDesk:
             return await self._listing.one(order, symbol, self._asking(order.credential_id))
         except Unreadable as exc:
             raise VenueUnavailable(f"{self._venue.name} answered {exc}") from None
+
+    def _addition(self, order: LiveOrder, symbol: str, refuse_from_secs: float) -> Call:
+        call = self._dialect.addition(order, symbol, self._times(refuse_from_secs))
+        failpoints.hit(Point.IN_SEND)
+        return call
 
     def _asking(self, credential_id: int) -> Asking:
         async def asking(call: Call) -> Judged:
