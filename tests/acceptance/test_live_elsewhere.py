@@ -65,6 +65,13 @@ class ElsewhereFleet(LiveFleet):
             reply.raise_for_status()
             return json.loads(await reply.text())
 
+    def was_troubled(self) -> bool:
+        """Whether orders of both venues met faults."""
+        text = self.journal.read_text()
+        entries = [json.loads(line) for line in text.splitlines() if '"trouble"' in line]
+        placing = [entry["path"] for entry in entries if entry["method"] == "POST"]
+        return "/0/private/AddOrder" in placing and placing.count("/api/v3/order") >= 5
+
     async def persons(self) -> Mapping[str, int]:
         """How many orders a person placed on the bots' accounts, and how many still wait."""
         async with (
@@ -95,6 +102,7 @@ async def test_no_live_order_is_lost_or_doubled_at_venues_of_another_hand(
         await workers[0].ended()
         workers[0] = await fleet.start_worker("1")
         await asyncio.sleep(HOSTILE_SECS / 2)
+        await until(live.was_troubled, "orders that went wrong at both venues")
         await live.post("faults", {"rate": 0.0})
         try:
             # Kraken may hide an order for a minute: until then, nobody knows that it is not there.

@@ -20,6 +20,10 @@ from tests.other_venues.books import Books
 PUBLIC_SHARE: Final = 0.2
 """How much rarer public requests are harmed: without prices nobody trades."""
 
+PLACING: Final = frozenset({("POST", "/api/v3/order"), ("POST", "/0/private/AddOrder")})
+PLACING_SHARE: Final = 2.0
+"""How much more often what places an order is harmed: it is what must not be done twice."""
+
 TOO_LATE_SECS: Final = 7.0
 """Beyond the patience of any client."""
 
@@ -62,7 +66,8 @@ class Line:
         return await self._told(request, await self._answer(request), wrong)
 
     async def private(self, request: web.Request) -> web.StreamResponse:
-        wrong = self._drawn((*BEFORE, *AFTER), 1.0)
+        placing = (request.method, request.path) in PLACING
+        wrong = self._drawn((*BEFORE, *AFTER), PLACING_SHARE if placing else 1.0)
         if wrong:
             self._books.write("trouble", what=wrong, path=request.path, method=request.method)
         request[ARRIVED_SECS] = time.time()
