@@ -4,7 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
@@ -15,7 +15,7 @@ from console.recover_venue import AccountOrders
 from shared.clock import monotonic_secs
 from shared.errors import Refused
 from shared.leases import Lease
-from shared.store import leases, recovery, workers
+from shared.store import changes, leases, recovery, workers
 from shared.store.engine import Store
 from shared.store.recovery import Debt
 from shared.store.workers import Heartbeat
@@ -169,6 +169,8 @@ async def _account(fleet: Fleet, debts: Sequence[Debt], *, owner: str | None) ->
         report.problem = "there is no vault key to open its key with: set BOTFLEET_VAULT_KEY_FILE"
     else:
         scope = Scope(owner=owner, not_found_secs=fleet.not_found_secs)
+        if owner is not None:
+            await _shown(fleet, debts)
         report = await AccountRecovery(fleet.store, fleet.venue, debts, scope=scope).run()
     if owner is not None:
         async with fleet.store.begin() as tx:
@@ -178,3 +180,14 @@ async def _account(fleet: Fleet, debts: Sequence[Debt], *, owner: str | None) ->
                 for debt in debts:
                     await recovery.asked(tx, debt)
     return report
+
+
+async def _shown(fleet: Fleet, debts: Sequence[Debt]) -> None:
+    """Return once the venue shows what was sent last: before that, nothing there proves nothing."""
+    begun_at = [debt.begun_at for debt in debts if debt.asked_at is None]
+    if not begun_at:
+        return
+    async with fleet.store.read() as tx:
+        now = await changes.clock(tx)
+    shown_at = max(begun_at) + timedelta(seconds=fleet.not_found_secs[debts[0].venue])
+    await asyncio.sleep(max(0.0, (shown_at - now).total_seconds()))

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -43,7 +44,7 @@ from tests.integration.restored_world import (
 from tests.integration.simulated_venue import running
 from tests.integration.traders import spec
 from tests.servers.session import PostgresSession
-from trade_worker.reconcile import NOT_FOUND_SECS
+from trade_worker.asking import NOT_FOUND_SECS
 from trade_worker.venues import Report
 from trade_worker.venues.live import LiveOrders
 
@@ -202,6 +203,30 @@ async def test_a_recovery_that_was_killed_is_run_again(
         assert owed
     await world.recover(restored, "--yes")
     assert not await world.judged(restored)
+
+
+async def test_an_account_is_asked_only_when_what_was_sent_last_must_show(
+    world: World, stack: ExitStack
+) -> None:
+    """A venue hides a new order for a while: nothing found before would let it be forgotten."""
+    await trade_before(world, "kraken")
+    restored = stack.enter_context(copy_of(world.url, world.session))
+    asked_at: list[datetime] = []
+
+    class Timed(PatientOrders):
+        async def ask(self, order: LiveOrder) -> Report | None:
+            asked_at.append(datetime.now(UTC))
+            raise Interrupted
+
+    async with asking_from(restored, world) as (store, venue):
+        hiding = Fleet(store=store, venue=Timed(venue), not_found_secs={"kraken": 1.0})
+        with pytest.raises(Interrupted):
+            await recover_run.recover(
+                hiding, lost_since=await lost_since(store), said=lambda _: None
+            )
+        async with store.read() as tx:
+            begun_at = max(debt.begun_at for debt in await recovery.debts(tx))
+    assert min(asked_at) >= begun_at + timedelta(seconds=1)
 
 
 async def test_an_account_that_cannot_be_asked_stays_owed_and_stops_only_itself(
