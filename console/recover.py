@@ -61,7 +61,7 @@ def recover(dry_run: bool, lost_since: datetime | None, yes: bool, as_json: bool
     async def work(store: "Store") -> "tuple[datetime, list[AccountReport]]":
         from console import recover_run
         from console.recover_venue import PatientOrders
-        from trade_worker.reconcile import NOT_FOUND_SECS
+        from trade_worker.asking import NOT_FOUND_SECS
 
         since = lost_since or await _newest_time(store)
         # A script that restores must come to its end; and all of it can be run again.

@@ -3,8 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import replace
-from decimal import Decimal
 from functools import partial
 from typing import Final
 
@@ -12,9 +10,9 @@ from shared import failpoints
 from shared.clock import monotonic_secs, wall_ms
 from shared.errors import BotfleetError
 from shared.failpoints import Point
-from shared.orders import UNSETTLED, LiveOrder, OrderStatus
-from shared.store.settlement import Settlement
+from shared.orders import LiveOrder
 from shared.telemetry import Histogram
+from trade_worker import sending
 from trade_worker.settling import Settling
 from trade_worker.venues import Sent, VenueOrders, Verdict
 
@@ -81,10 +79,11 @@ class Desk:
         started_secs = monotonic_secs()
         sent_at_ms = None
         async with self._room:
-            if monotonic_secs() >= send_by_secs:
-                sent = Sent(verdict=Verdict.NOT_SENT, text="its time was over before it was sent")
-            elif (why := self._forbidden(order)) is not None:
-                sent = Sent(verdict=Verdict.NOT_SENT, text=why)
+            withheld = sending.withheld(
+                monotonic_secs(), send_by_secs=send_by_secs, forbidden=self._forbidden(order)
+            )
+            if withheld is not None:
+                sent = withheld
             else:
                 failpoints.hit(Point.BEFORE_SEND)
                 sent_at_ms = wall_ms()
@@ -99,11 +98,11 @@ class Desk:
             )
         if sent.credential_refused:
             self._on_refused_key(order, sent.text)
-        news = news_of(order, sent, sent_at_ms=sent_at_ms)
+        news = sending.news_of(order, sent, sent_at_ms=sent_at_ms)
         settled = await self._settling.settle(order, news)
-        if settled is None or settled.status in UNSETTLED:
-            status = order.status if settled is None else settled.status
-            self._on_unsettled(replace(order, status=status, venue_order_id=news.venue_order_id))
+        left = sending.left_to_ask(order, news, None if settled is None else settled.status)
+        if left is not None:
+            self._on_unsettled(left)
 
     async def _send(self, order: LiveOrder, send_by_secs: float) -> Sent:
         try:
@@ -118,29 +117,3 @@ class Desk:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("%s is left to be asked for", task.get_name(), exc_info=error)
             self._on_unsettled(order)
-
-
-def news_of(order: LiveOrder, sent: Sent, *, sent_at_ms: int | None) -> Settlement:
-    """What sending an order says about it."""
-    status, report = _STATUS_OF[sent.verdict], sent.report
-    if report is not None:
-        status = report.status
-    return Settlement(
-        client_order_id=order.client_order_id,
-        status=status,
-        venue_order_id=report.venue_order_id if report else sent.venue_order_id,
-        executed=report.executed if report else _EXECUTED_OF.get(sent.verdict),
-        fills=report.fills if report else (),
-        sent_at_ms=None if sent.verdict is Verdict.NOT_SENT else sent_at_ms,
-        detail=sent.text or None,
-    )
-
-
-_STATUS_OF: Final = {
-    Verdict.ACCEPTED: OrderStatus.OPEN,
-    Verdict.REJECTED: OrderStatus.REJECTED,
-    Verdict.UNKNOWN: OrderStatus.UNKNOWN,
-    # Only whoever committed it, and knows that the venue was never called, may say this.
-    Verdict.NOT_SENT: OrderStatus.EXPIRED,
-}
-_EXECUTED_OF: Final = {Verdict.REJECTED: Decimal(0), Verdict.NOT_SENT: Decimal(0)}

@@ -28,6 +28,7 @@ from trade_worker import outcomes
 from trade_worker.bot_table import BotTable
 from trade_worker.decide import Decision, Decisions
 from trade_worker.live_trading import LiveTrading
+from trade_worker.sending import deadline_secs
 from trade_worker.venues import OrderPort
 
 log = logging.getLogger(__name__)
@@ -284,9 +285,8 @@ class Execution:
                 self._on_outdated(intent.bot_id)
         if self._live is not None:
             for order in done.live.values():
-                # Counted from before the COMMIT: never later than the database means it.
-                left_secs = (order.send_by_ms - order.committed_at_ms) / 1000
-                self._live.take(order, send_by_secs=began_secs + left_secs)
+                send_by_secs = deadline_secs(order, committed_after_secs=began_secs)
+                self._live.take(order, send_by_secs=send_by_secs)
         if done.positions:
             self._on_committed()
 

@@ -24,11 +24,12 @@ from shared.store.engine import Store
 from shared.store.settlement import Settled
 from shared.venues import quote_of
 from trade_worker import outcomes
+from trade_worker.asking import NOT_FOUND_SECS
 from trade_worker.balances import Balances
 from trade_worker.desk import Desk
 from trade_worker.egress import LOOK_EVERY_SECS, Egress
 from trade_worker.key_ring import TRY_AGAIN_SECS, WRITE_EVERY_SECS, KeyRing
-from trade_worker.reconcile import NOT_FOUND_SECS, Reconciler
+from trade_worker.reconcile import Reconciler
 from trade_worker.repeating import repeat
 from trade_worker.roster import Roster
 from trade_worker.row_state import Flag

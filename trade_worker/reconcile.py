@@ -12,7 +12,6 @@ import itertools
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from typing import Final
 
 from sqlalchemy import select
@@ -26,21 +25,13 @@ from shared.orders import UNSETTLED, LiveOrder, OrderStatus
 from shared.signals import Severity
 from shared.store import live_orders
 from shared.store.engine import Store, Transaction
-from shared.store.settlement import Settled, Settlement
+from shared.store.settlement import Settled
 from shared.store.types import database_now
-from shared.venues import VENUES
+from trade_worker import asking
 from trade_worker.settling import Settling
 from trade_worker.venues import Report, VenueOrders
 
 log = logging.getLogger(__name__)
-
-ENGINE_SECS: Final = 10.0
-"""How long after its time a venue's engine may still work on an order (Binance's own limit)."""
-
-NOT_FOUND_SECS: Final = {
-    venue.name: ENGINE_SECS + venue.not_found_margin_secs for venue in VENUES.values()
-}
-"""A Kraken order with `send_by` at 12:00:00 is given up by an ask that starts at 12:01:10."""
 
 FIRST_PAUSE_SECS: Final = 0.25
 LONGEST_PAUSE_SECS: Final = 30.0
@@ -48,9 +39,6 @@ HIDDEN_PAUSE_SECS: Final = 2.0
 """At least between two asks that find nothing: each takes four of a Kraken key's 15 requests,
 of which one comes back every three seconds."""
 REFUSED_KEY_PAUSE_SECS: Final = 60.0
-CANCEL_AFTER_SECS: Final = 5.0
-"""An order that is still open so long after its time is cancelled: it was to fill at once."""
-
 ALARM_AFTER_SECS: Final = 300.0
 WATCH_SECS: Final = 24 * 3600.0
 WATCH_PAUSES_SECS: Final = (60.0, 300.0, 900.0, 3600.0)
@@ -236,82 +224,45 @@ class Reconciler:
 
     async def _find_out(self, case: _Case) -> float | None:
         """Ask once. In how many seconds to ask again, None: everything is known."""
-        order = case.order
         await self._measure()
-        started_ms = self._database_ms()
+        asked_at_ms = self._database_ms()
         self.asked += 1
-        report = await self._port.ask(order)
+        report = await self._port.ask(case.order)
         failpoints.hit(Point.AFTER_ASK)
-        self._on_answered_key(order)
-        if report is not None:
-            return await self._found(case, report, started_ms)
-        if case.watched:
-            return _watch_pause_secs(case, started_ms)
-        if order.venue_order_id is not None:
-            return _pause_secs(case.asks)  # the venue has named it: it only does not show it yet
-        final_at_ms = order.send_by_ms + 1000 * self._not_found_secs[order.venue]
-        left_secs = (final_at_ms - started_ms) / 1000
-        if left_secs <= 0:
-            return await self._give_up(case)
-        if order.status is OrderStatus.COMMITTED:
-            await self._write(case, OrderStatus.UNKNOWN, "the venue does not know it (yet)")
-        return min(max(_pause_secs(case.asks), HIDDEN_PAUSE_SECS), left_secs + 0.05)
-
-    async def _found(self, case: _Case, report: Report, started_ms: int) -> float | None:
-        order = case.order
-        settled = await self._settling.settle(
-            order,
-            Settlement(
-                client_order_id=order.client_order_id,
-                status=report.status,
-                venue_order_id=report.venue_order_id,
-                executed=report.executed,
-                fills=report.fills,
-            ),
+        self._on_answered_key(case.order)
+        news = asking.news_of(
+            case.order,
+            report,
+            asked_at_ms=asked_at_ms,
+            not_found_secs=self._not_found_secs[case.order.venue],
         )
-        if settled is None:
-            return REFUSED_KEY_PAUSE_SECS
-        if settled.adopted:
-            self._tell_adopted(order, settled)
-        if settled.status is OrderStatus.NOT_PLACED:
-            # It is open at the venue, beside another one on its pair: until its end is known.
-            return _pause_secs(case.asks)
-        if settled.status not in UNSETTLED:
-            return None
-        case.order = replace(order, status=settled.status, venue_order_id=report.venue_order_id)
-        if (
-            report.status is OrderStatus.OPEN
-            and started_ms > order.send_by_ms + 1000 * CANCEL_AFTER_SECS
-        ):
-            log.warning("order %s is still open: cancelling it", order.client_order_id)
+        settled = None if news is None else await self._settling.settle(case.order, news)
+        if settled is not None and settled.adopted and report is not None:
+            self._tell_adopted(case.order, settled)
+        status = None if settled is None else settled.status
+        then = asking.after(case.order, report, status, asked_at_ms=asked_at_ms)
+        case.order = then.order
+        if then.cancel:
+            log.warning("order %s is still open: cancelling it", case.order.client_order_id)
             await self._port.cancel(case.order)
-        return _pause_secs(case.asks)
-
-    async def _give_up(self, case: _Case) -> float | None:
-        """The venue has not got it, and cannot get it any more. The id stays watched."""
-        settled = await self._write(case, OrderStatus.NOT_PLACED, "the venue never had it")
-        if settled is None or settled.status in UNSETTLED:
-            return REFUSED_KEY_PAUSE_SECS
-        if settled.status is not OrderStatus.NOT_PLACED:
+        if then.done:
             return None
-        now_ms = self._database_ms()
-        case.order = replace(case.order, status=OrderStatus.NOT_PLACED, settled_at_ms=now_ms)
-        return _watch_pause_secs(case, now_ms)
+        if news is not None and settled is None:
+            return REFUSED_KEY_PAUSE_SECS
+        return self._pause_after(case, report, asked_at_ms)
 
-    async def _write(self, case: _Case, status: OrderStatus, detail: str) -> Settled | None:
+    def _pause_after(self, case: _Case, report: Report | None, asked_at_ms: int) -> float | None:
         order = case.order
-        settled = await self._settling.settle(
-            order,
-            Settlement(
-                client_order_id=order.client_order_id,
-                status=status,
-                executed=Decimal(0) if status is OrderStatus.NOT_PLACED else None,
-                detail=detail,
-            ),
+        if report is None and case.watched:
+            return _watch_pause_secs(case, self._database_ms())
+        pause_secs = _pause_secs(case.asks)
+        if report is not None or order.venue_order_id is not None:
+            return pause_secs
+        pause_secs = max(pause_secs, HIDDEN_PAUSE_SECS)
+        left_secs = asking.not_found_is_final_in_secs(
+            order, asked_at_ms=asked_at_ms, not_found_secs=self._not_found_secs[order.venue]
         )
-        if settled is not None:
-            case.order = replace(order, status=settled.status)
-        return settled
+        return min(pause_secs, left_secs + 0.05) if left_secs > 0 else pause_secs
 
     def _complain(self, case: _Case) -> None:
         """Say once that an order stays without an outcome for long."""

@@ -34,6 +34,7 @@ PURE_FILES: Final = (
     "shared/topology.py",
     "shared/venues.py",
     "trade_worker/answers.py",
+    "trade_worker/asking.py",
     "trade_worker/backoff.py",
     "trade_worker/decide.py",
     "trade_worker/exits.py",
@@ -42,6 +43,7 @@ PURE_FILES: Final = (
     "trade_worker/limit_price.py",
     "trade_worker/request_budget.py",
     "trade_worker/request_budgets.py",
+    "trade_worker/sending.py",
     "trade_worker/sizing.py",
 )
 PURE_FOLDERS: Final = ("trade_worker/risk",)

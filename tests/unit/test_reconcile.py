@@ -26,7 +26,8 @@ from tests.unit.live_fakes import (
     until,
 )
 from trade_worker import reconcile
-from trade_worker.reconcile import NOT_FOUND_SECS, Reconciler
+from trade_worker.asking import NOT_FOUND_SECS
+from trade_worker.reconcile import Reconciler
 from trade_worker.venues import Report
 
 FILLED, OPEN, UNKNOWN = OrderStatus.FILLED, OrderStatus.OPEN, OrderStatus.UNKNOWN
