@@ -73,6 +73,7 @@ class Line:
         request[ARRIVED_SECS] = time.time()
         if wrong == "held up":
             # Somewhere on the way: whoever sent it may have given up when it is looked at.
+            await request.read()
             await asyncio.sleep(self._books.draw.uniform(1.0, 6.0))
         if wrong == "reset in the body":
             await request.content.readany()
