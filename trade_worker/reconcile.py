@@ -10,8 +10,10 @@ import contextlib
 import heapq
 import itertools
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 from sqlalchemy import select
@@ -45,6 +47,7 @@ WATCH_PAUSES_SECS: Final = (60.0, 300.0, 900.0, 3600.0)
 """How long after each look the next one follows, for an order that was not placed."""
 
 MOST_AT_ONCE: Final = 16
+"""Questions on their way to one venue."""
 CLOCK_KEPT_SECS: Final = 60.0
 
 
@@ -61,6 +64,14 @@ class _Case:
     def watched(self) -> bool:
         """Whether it is thought not to exist."""
         return self.order.status is OrderStatus.NOT_PLACED
+
+
+@dataclass(slots=True)
+class _Line:
+    """The cases of one venue: while it is slow or away, those of the others go on."""
+
+    due: list[tuple[float, int, _Case]] = field(default_factory=list)
+    asking: set[asyncio.Task[None]] = field(default_factory=set)
 
 
 class Reconciler:
@@ -90,9 +101,8 @@ class Reconciler:
         self._alerts = alerts
         self._not_found_secs = not_found_secs
         self._cases: dict[str, _Case] = {}
-        self._due: list[tuple[float, int, _Case]] = []
+        self._lines: defaultdict[str, _Line] = defaultdict(_Line)
         self._number = itertools.count()
-        self._asking: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._database_ahead_ms = 0.0
         """The database's clock minus our monotonic one, and never more than that: nothing is
@@ -148,32 +158,38 @@ class Reconciler:
                 except TimeoutError:
                     continue
         finally:
-            for task in tuple(self._asking):
+            asking = [task for line in self._lines.values() for task in line.asking]
+            for task in asking:
                 task.cancel()
-            await asyncio.gather(*self._asking, return_exceptions=True)
+            await asyncio.gather(*asking, return_exceptions=True)
 
     def _start_what_is_due(self) -> float | None:
         """In how many seconds the next one is due; None: when somebody wakes us."""
-        while self._due and len(self._asking) < MOST_AT_ONCE:
-            due_secs, _, case = self._due[0]
+        pauses = [self._start_in(line) for line in self._lines.values()]
+        return min((secs for secs in pauses if secs is not None), default=None)
+
+    def _start_in(self, line: _Line) -> float | None:
+        while line.due and len(line.asking) < MOST_AT_ONCE:
+            due_secs, _, case = line.due[0]
             left_secs = due_secs - monotonic_secs()
             if left_secs > 0:
                 return left_secs
-            heapq.heappop(self._due)
+            heapq.heappop(line.due)
             id_ = case.order.client_order_id
             # Not one that was forgotten meanwhile, whoever has the id now.
             if self._cases.get(id_) is case:
                 task = asyncio.create_task(self._look(case), name=f"asking for {id_}")
-                self._asking.add(task)
-                task.add_done_callback(self._ended)
+                line.asking.add(task)
+                task.add_done_callback(partial(self._ended, line))
         return None
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._asking.discard(task)
+    def _ended(self, line: _Line, task: asyncio.Task[None]) -> None:
+        line.asking.discard(task)
         self._wake.set()
 
     def _ask_in(self, secs: float, case: _Case) -> None:
-        heapq.heappush(self._due, (monotonic_secs() + secs, next(self._number), case))
+        due = self._lines[case.order.venue].due
+        heapq.heappush(due, (monotonic_secs() + secs, next(self._number), case))
         self._wake.set()
 
     async def _look(self, case: _Case) -> None:

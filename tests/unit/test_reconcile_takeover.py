@@ -19,7 +19,8 @@ from tests.unit.live_fakes import (
     live_order,
     until,
 )
-from trade_worker.reconcile import NOT_FOUND_SECS, Reconciler
+from trade_worker.asking import NOT_FOUND_SECS
+from trade_worker.reconcile import MOST_AT_ONCE, Reconciler
 
 
 class AwayStore(Store):
@@ -82,5 +83,20 @@ async def test_who_sent_an_order_knows_more_of_it_than_who_loaded_it(
     running = asyncio.create_task(reconciler.run())
     await until(lambda: bool(port.asked))
     assert port.asked[0].venue_order_id == VENUE_ID
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_venue_that_does_not_answer_keeps_no_other_venues_orders_waiting(
+    reconciler: Reconciler, port: ScriptedOrders
+) -> None:
+    for _ in range(2 * MOST_AT_ONCE):
+        reconciler.add(live_order(venue="kraken"))
+    port.open_to_askers.clear()
+    running = asyncio.create_task(reconciler.run())
+    await until(lambda: len(port.asked) == MOST_AT_ONCE)
+    reconciler.add(live_order(venue="binance", pair="BTC/USDT"))
+    await until(lambda: port.asked[-1].venue == "binance")
+    assert len(port.asked) == MOST_AT_ONCE + 1
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
