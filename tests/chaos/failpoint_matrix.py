@@ -1,0 +1,284 @@
+"""Every failpoint crossed with exit, raise and pause, on real processes that trade.
+
+`python -m tests.chaos.failpoint_matrix [WORD …]` runs all of it (or what contains a word) on a
+PostgreSQL and a RabbitMQ of its own, prints what was reached, and fails if something was not or
+the judge finds anything.
+
+One healthy worker and one price stream stay. Beside them run four lanes: workers that die, workers
+that fail, a worker that freezes past its lease again and again, and price streams.
+"""
+
+import asyncio
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from shared.failpoints import Point
+from tests.acceptance import checker, live_judge
+from tests.acceptance.checker import Violation
+from tests.acceptance.fleet import LOOK_EVERY_SECS, Fleet, Member, fleet_of, until
+from tests.acceptance.live_fleet import LiveFleet
+from tests.chaos import judge
+from tests.chaos.many_keys import add_accounts, go_live
+from tests.chaos.member import EXIT_CODE, FAILPOINTS, SAID, STREAM_POINTS, Action, Failpoint
+from tests.chaos.records import Records
+from tests.servers import private_postgres, private_rabbitmq
+
+USERS: Final = 12
+"""So many that each of a few workers has some of them."""
+LEASE_TTL_SECS: Final = 2.0
+POLL_SECS: Final = 0.3
+PAUSE_SECS: Final = 1.5 * LEASE_TTL_SECS
+INSIDE_SECS: Final = 0.9 * LEASE_TTL_SECS
+"""Past most leases, and not past the 2 s that bound a transaction, which holds them."""
+REST_SECS: Final = 1.0
+NOT_FOUND_SECS: Final = 2.0
+"""The simulator works on nothing after an order's time: it hides nothing here either."""
+REACHED_SECS: Final = 30.0
+"""How long a failpoint is waited for. No promise."""
+LIVES_ON_SECS: Final = 1.0
+SELL_OUT_SECS: Final = 120.0
+SHOWN_PER_RULE: Final = 3
+MEMBER: Final = ("-m", "tests.chaos.member", "--not-found-secs", str(NOT_FOUND_SECS))
+
+_HITS: Final = {Point.BEFORE_LEAD: 3, Point.BEFORE_TICKS: 10, Point.AFTER_TICKS: 10}
+"""So late that another price stream stands by."""
+
+
+def combinations() -> list[Failpoint]:
+    """All there are: a pause is one past the lease."""
+    crossed = [
+        Failpoint(
+            point=point,
+            action=action,
+            secs=PAUSE_SECS if action is Action.PAUSE else 0.0,
+            hit=_HITS.get(point, 1),
+        )
+        for action in Action
+        for point in (*FAILPOINTS, *STREAM_POINTS)
+    ]
+    inside = [
+        Failpoint(point=point, action=Action.PAUSE, secs=INSIDE_SECS)
+        for point in (Point.IN_COMMIT, Point.IN_SETTLE)
+    ]
+    return [*crossed, *inside]
+
+
+@dataclass(kw_only=True)
+class Matrix:
+    """A running fleet, and which failpoints its processes have reached."""
+
+    fleet: Fleet
+    live: LiveFleet
+    reached: dict[str, str] = field(default_factory=dict)
+    """Failpoint → what became of its process."""
+    wrong: list[str] = field(default_factory=list)
+
+    async def run(self, wanted: Sequence[Failpoint]) -> None:
+        """Let processes reach what is wanted, then end the fleet. Raises `Stuck`."""
+        streams = [each for each in wanted if each.point in STREAM_POINTS]
+        workers = [each for each in wanted if each.point in FAILPOINTS]
+        steady = await self.start("steady", "worker")
+        stream = await self.start("stream", "price-stream")
+        closed = "SELECT count(*) FROM positions WHERE status = 'closed' AND mode = 'live'"
+        await self.live.until(closed, at_least=USERS)
+        lanes = (
+            self.lane("die", [each for each in workers if each.action is Action.EXIT]),
+            self.lane("fail", [each for each in workers if each.action is Action.RAISE]),
+            self.freeze([each for each in workers if each.action is Action.PAUSE]),
+            self.stream_lane(stream, streams),
+        )
+        *_, stream = await asyncio.gather(*lanes)
+        await self.live.sell_out(within_secs=SELL_OUT_SECS)
+        for member in (steady, stream):
+            await self.stop(member)
+        for each in wanted:
+            if str(each) not in self.reached:
+                self.wrong.append(f"{each} was never reached")
+
+    async def start(self, name: str, service: str, *failpoints: Failpoint) -> Member:
+        """Start a worker or a price stream that crosses these, one after the other."""
+        options = [part for each in failpoints for part in ("--failpoint", str(each))]
+        command = (service, name) if service == "worker" else (service,)
+        rest = ("--rest-secs", str(REST_SECS))
+        return await self.fleet.start(name, *MEMBER, *rest, *options, *command)
+
+    async def lane(self, name: str, wanted: Sequence[Failpoint]) -> None:
+        """One worker after the other, under one name, each with one failpoint."""
+        for each in wanted:
+            # A worker that replaces one of its name takes that one's leases at once, without this.
+            own = f"{name}-alone" if each.point is Point.IN_TAKE else name
+            member = await self.start(own, "worker", each)
+            guest = await self.provoke(member, each)
+            await self.see(member, each)
+            await self.settle(member, each)
+            if guest is not None:
+                await self.stop(guest)
+
+    async def freeze(self, wanted: Sequence[Failpoint]) -> None:
+        """One worker that stands still at one failpoint after the other."""
+        # What needs other workers to come is first, what ends it last.
+        order = {Point.BEFORE_RELEASE: 0, Point.BEFORE_LEAVE: 2}
+        left = sorted(wanted, key=lambda each: order.get(each.point, 1))
+        while left:
+            member = await self.start("freeze", "worker", *left)
+            guest = None
+            while left and member.running:
+                guest = guest or await self.provoke(member, left[0])
+                if not await self.see(member, left[0]):
+                    break
+                self.reached[str(left.pop(0))] = "went on"
+                if guest is not None:
+                    await self.stop(guest)
+                    guest = None
+            await self.stop(member)
+            if left:
+                missed = left.pop(0)
+                self.wrong.append(f"{missed}: {member.log.name} did not get there")
+
+    async def stream_lane(self, first: Member, wanted: Sequence[Failpoint]) -> Member:
+        """Price streams that lead until they are caught, each with a healthy one to follow it."""
+        healthy = first
+        for each in wanted:
+            await self.stop(healthy)
+            member = await self.start("caught", "price-stream", each)
+            await until(partial(_says, member, "leading, epoch"), "a stream that leads")
+            healthy = await self.start("stream", "price-stream")
+            await self.see(member, each)
+            await self.settle(member, each)
+        return healthy
+
+    async def provoke(self, member: Member, each: Failpoint) -> Member | None:
+        """Do what brings a worker to a point that it does not reach by itself."""
+        if each.point not in (Point.BEFORE_RELEASE, Point.BEFORE_LEAVE):
+            return None
+        await until(partial(_says, member, "serving"), f"{member.name} serves")
+        if each.point is Point.BEFORE_LEAVE:
+            member.signal(signal.SIGTERM)
+            return None
+        return await self.start(f"{member.name}-guest", "worker")
+
+    async def see(self, member: Member, each: Failpoint) -> bool:
+        """Wait until the failpoint is reached. False: it is not."""
+        deadline = time.monotonic() + REACHED_SECS
+        while f"{SAID}{each}\n" not in member.text():
+            if time.monotonic() > deadline or not member.running:
+                return False
+            await asyncio.sleep(LOOK_EVERY_SECS)
+        return True
+
+    async def settle(self, member: Member, each: Failpoint) -> None:
+        """See what becomes of a process at its failpoint, and end it."""
+        seen = f"{SAID}{each}\n" in member.text()
+        if each.action is Action.PAUSE:
+            await asyncio.sleep(each.secs)
+        with suppress(TimeoutError):
+            await member.ended(within_secs=LIVES_ON_SECS)
+        ended = not member.running
+        code = await self.stop(member)
+        if not seen:
+            return
+        if ended and each.action is not Action.PAUSE and each.point is not Point.BEFORE_LEAVE:
+            expected = {Action.EXIT: EXIT_CODE, Action.RAISE: 1}[each.action]
+            self.reached[str(each)] = f"ended with {code}"
+        else:
+            expected = {Action.EXIT: EXIT_CODE, Action.RAISE: code}.get(each.action, 0)
+            self.reached[str(each)] = f"went on, then ended with {code}"
+        if code != expected:
+            self.wrong.append(f"{each}: {member.log.name} ended with {code}, not {expected}")
+
+    async def stop(self, member: Member) -> int:
+        """SIGTERM, and its exit code; kills what does not stop."""
+        if member.running:
+            member.signal(signal.SIGTERM)
+        try:
+            return await member.ended(within_secs=20.0)
+        except TimeoutError:
+            self.wrong.append(f"{member.log.name} did not stop in 20 s")
+            member.signal(signal.SIGKILL)
+            return await member.ended()
+
+
+def _says(member: Member, text: str) -> bool:
+    return text in member.text()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a run of the matrix came to."""
+
+    reached: dict[str, str]
+    wrong: Sequence[str]
+    """What the run itself saw: points not reached, unexpected exit codes."""
+    violations: Sequence[Violation]
+    orders: int
+
+
+async def run(
+    folder: Path, *, database_url: str, broker_url: str, wanted: Sequence[Failpoint]
+) -> Outcome:
+    """Run these on a fleet of its own, in a folder of its own, and judge it."""
+    async with fleet_of(
+        folder,
+        database_url=database_url,
+        broker_url=broker_url,
+        lease_ttl_secs=LEASE_TTL_SECS,
+        poll_secs=POLL_SECS,
+    ) as fleet:
+        live = await add_accounts(fleet, folder, users=USERS)
+        await go_live(fleet)
+        matrix = Matrix(fleet=fleet, live=live)
+        await matrix.run(wanted)
+        history = await checker.read(database_url)
+    evidence = judge.Evidence(
+        history=history,
+        truth=live_judge.truth_of(live.journal),
+        records=Records(folder=folder, seed=0, lease_ttl_secs=LEASE_TTL_SECS, poll_secs=POLL_SECS),
+        secrets=(live.canary,),
+    )
+    return Outcome(
+        reached=matrix.reached,
+        wrong=matrix.wrong,
+        violations=judge.violations(evidence),
+        orders=len(live_judge.live_orders(history)),
+    )
+
+
+async def _on_private_servers(folder: Path, wanted: Sequence[Failpoint]) -> Outcome:
+    with private_postgres() as postgres, private_rabbitmq() as rabbitmq:
+        return await run(folder, database_url=postgres.url, broker_url=rabbitmq.url, wanted=wanted)
+
+
+def report(outcome: Outcome, say: Callable[[str], object]) -> None:
+    """Print what was reached, and what is wrong."""
+    for reached, became in outcome.reached.items():
+        say(f"{reached:<36}{became}\n")
+    say(f"{len(outcome.reached)} failpoints reached, {outcome.orders} live orders\n")
+    for wrong in outcome.wrong:
+        say(f"wrong: {wrong}\n")
+    for rule in dict.fromkeys(violation.rule for violation in outcome.violations):
+        shown = [violation for violation in outcome.violations if violation.rule == rule]
+        say("".join(f"{violation}\n" for violation in shown[:SHOWN_PER_RULE]))
+    say(f"verdict: {len(outcome.violations)} violations, {len(outcome.wrong)} wrong\n")
+
+
+def main(words: Sequence[str]) -> int:
+    wanted = [c for c in combinations() if not words or any(word in str(c) for word in words)]
+    folder = Path(tempfile.mkdtemp(prefix="botfleet_failpoints_"))
+    began = time.monotonic()
+    outcome = asyncio.run(_on_private_servers(folder, wanted))
+    report(outcome, sys.stdout.write)
+    sys.stdout.write(f"{time.monotonic() - began:.0f} s; logs and journal are in {folder}\n")
+    return bool(outcome.violations or outcome.wrong)
+
+
+if __name__ == "__main__":
+    with suppress(BrokenPipeError):
+        sys.exit(main(sys.argv[1:]))
