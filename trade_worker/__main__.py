@@ -1,8 +1,10 @@
 """`python -m trade_worker [WORKER_ID]`: the same as `botfleet worker [WORKER_ID]`."""
 
+import logging
 import os
 import socket
 import sys
+from typing import Final
 from uuid import uuid4
 
 from shared.bus import Bus
@@ -19,6 +21,12 @@ from trade_worker.venues import OrderPort
 from trade_worker.venues.paper import PaperOrders
 from trade_worker.worker import Worker
 
+log = logging.getLogger(__name__)
+
+LEAST_LIVE_LEASE_SECS: Final = 4.5
+"""Kraken takes no order with less than 2 s left, and an order's time ends 0.5 s before its lease
+may: just before a renewal, two thirds of the lease are left."""
+
 
 async def build(
     settings: Settings, *, bus: Bus, store: Store, worker_id: str | None = None
@@ -32,6 +40,12 @@ async def build(
     ports: dict[Mode, OrderPort] = {Mode.PAPER: PaperOrders()}
     if live is not None:
         ports[Mode.LIVE] = live.port
+        if settings.lease_ttl_secs < LEAST_LIVE_LEASE_SECS:
+            log.warning(
+                "BOTFLEET_LEASE_TTL_SECS=%g leaves real orders at Kraken too little time to be "
+                "sent, those that sell as well: use 5 or more",
+                settings.lease_ttl_secs,
+            )
     return Worker(
         store=store,
         bus=bus,
