@@ -1,11 +1,12 @@
 """Breakers as people see them, and `reset`, which closes them by hand."""
 
 from dataclasses import asdict
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import click
 
-from console.output import as_json, examples, iso, percent, print_document
+from console.output import as_json, examples, iso, money, number, percent, print_document
 from console.wiring import on_store
 from shared.errors import Refused
 from shared.limits import BreakerKind, BreakerScope
@@ -84,9 +85,10 @@ def _why(breaker: "Breaker") -> str:
     if breaker.kind is BreakerKind.LOSS_STREAK:
         return f"{facts.get('losses')} losses in a row, {facts.get('limit')} are the limit"
     share = percent(float(str(facts.get("max_daily_loss", "nan"))))
+    lost, capital = (Decimal(str(facts.get(name, "nan"))) for name in ("loss", "capital"))
     return (
-        f"lost {facts.get('loss')} {facts.get('currency')} in a day ({facts.get('mode')}), "
-        f"{share} of {facts.get('capital')} is the limit"
+        f"lost {money(lost, str(facts.get('currency')))} in a day ({facts.get('mode')}), "
+        f"{share} of {number(capital)} is the limit"
     )
 
 

@@ -15,9 +15,19 @@ from shared.leases import LeaseKind
 from shared.limits import BreakerScope
 from shared.messages import Tick
 from shared.money import decimal_of
-from shared.orders import UNCLOSED, BotStatus, OrderStatus, PositionStatus
+from shared.orders import UNCLOSED, BotStatus, Mode, OrderStatus, PositionStatus
 from shared.reasons import RISK_FILTER, Reason, Stage
-from shared.store import bots, breakers, leases, orders, outbox, positions, ticks, workers
+from shared.store import (
+    bots,
+    breakers,
+    credentials,
+    leases,
+    orders,
+    outbox,
+    positions,
+    ticks,
+    workers,
+)
 from shared.store.leases import LeaseState
 from shared.store.outbox import Backlog
 from shared.store.positions import Position, PositionFilter, Results
@@ -60,7 +70,8 @@ class FleetStatus:
 
     `open_positions` are the newest, `trades` those that closed last. `dead_letters` is None
     where no broker was asked or none answered. `kill_switches` are on, `breakers` open.
-    `stuck` are the newest positions whose exits keep failing.
+    `stuck` are the newest positions whose exits keep failing. `live_results` are the part of
+    `results` that was real money; `keys_in_trouble` are user, venue and why.
     """
 
     at: datetime
@@ -79,6 +90,8 @@ class FleetStatus:
     kill_switches: Sequence[ShownSwitch] = ()
     breakers: Mapping[BreakerScope, int] = field(default_factory=dict)
     stuck: Sequence[Position] = ()
+    live_results: Results | None = None
+    keys_in_trouble: Sequence[tuple[str, str, str]] = ()
 
     def alive(self, kind: ProcessKind) -> list[Heartbeat]:
         """The processes of a kind that gave a sign of life lately."""
@@ -180,6 +193,8 @@ async def read(store: "Store") -> FleetStatus:
             kill_switches=await kill_switch.shown(tx),
             breakers=await breakers.count_open(tx),
             stuck=await positions.page(tx, PositionFilter(stuck=True), limit=SHOWN_STUCK),
+            live_results=await positions.results(tx, mode=Mode.LIVE),
+            keys_in_trouble=await credentials.troubled(tx),
         )
 
 
@@ -232,6 +247,11 @@ def document(status: FleetStatus) -> dict[str, Any]:
         "stuck_positions": [position.id for position in status.stuck],
         "unrealised_pnl": unrealised(status.open_positions),
         "results": asdict(status.results),
+        "live_results": None if status.live_results is None else asdict(status.live_results),
+        "keys_in_trouble": [
+            {"user": user, "venue": venue, "why": why}
+            for user, venue, why in status.keys_in_trouble
+        ],
         "orders": {name: status.orders.get(name, 0) for name in OrderStatus},
         "verdicts": status.verdicts,
         "latency": status.latency,

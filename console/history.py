@@ -18,6 +18,7 @@ from console.output import (
     print_lines,
 )
 from console.wiring import on_store
+from shared.orders import PositionStatus
 from shared.reasons import Reason
 from shared.venues import base_of, quote_of
 
@@ -141,7 +142,8 @@ def print_chapter(chapter: Chapter) -> None:
         if position.entered_at is None or position.exited_at is None
         else duration((position.exited_at - position.entered_at).total_seconds())
     )
-    if position.exited_at is not None and position.entry_cost:
+    closed = position.status is PositionStatus.CLOSED
+    if closed and position.exited_at is not None and position.entry_cost:
         result = float(position.realised_pnl / position.entry_cost)
         click.secho(
             f"  result {money(position.realised_pnl, quote, signed=True)} "
@@ -153,8 +155,9 @@ def print_chapter(chapter: Chapter) -> None:
 
 def _print_order(order: "Order") -> None:
     price = order.average_price or order.limit_price
+    terms = "market" if price is None else number(price)
     click.echo(
-        f"  {iso(order.market_time)} {order.side} {number(order.quantity)} at {number(price)}, "
+        f"  {iso(order.market_time)} {order.side} {number(order.quantity)} at {terms}, "
         f"{order.status}: {_meaning(order.reason)}"
     )
     facts = _facts(order.facts)

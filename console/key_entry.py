@@ -28,9 +28,8 @@ def read_key() -> "ApiKey":
     from shared.vault import ApiKey
 
     if sys.stdin.isatty():
-        lines = [
-            click.prompt(text, hide_input=True, err=True) for text in ("API key", "API secret")
-        ]
+        # Each is looked at before the next is asked for: who pasted it wrong gives no secret.
+        lines = [_prompted(name) for name in ("key", "secret")]
     else:
         lines = [line for line in sys.stdin.read().splitlines() if line.strip()]
     if len(lines) != 2:
@@ -105,6 +104,10 @@ def require_postgres(store: "Store") -> None:
             "keys and live bots need PostgreSQL: this database is SQLite, which is for demo and "
             "trial, on paper only"
         )
+
+
+def _prompted(name: str) -> str:
+    return _checked(click.prompt(f"API {name}", hide_input=True, err=True), name)
 
 
 def _checked(line: str, name: str) -> str:

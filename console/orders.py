@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 def orders(limit: int, before: int | None, as_json: bool, **filters: object) -> None:
     """List orders, newest first.
 
-    Latency is from when the price was observed to when the order was committed. --json prints
-    one object per line with every column.
+    Latency is from when the price was observed to when the order was committed. `positions show`
+    has what the venue said. --json prints one object per line with every column.
     """
     which = _filter(filters)
 
@@ -67,6 +67,7 @@ def orders(limit: int, before: int | None, as_json: bool, **filters: object) -> 
             "Committed",
             "Bot",
             "Market",
+            "Mode",
             "Side",
             "Quantity",
             "Price",
@@ -95,15 +96,17 @@ def _filter(given: dict[str, object]) -> "OrderFilter":
 
 
 def _row(order: "Order") -> tuple[str, ...]:
+    price = order.average_price or order.limit_price
     latency = (order.committed_at - order.observed_at).total_seconds() * 1000
     return (
         str(order.id),
         iso(order.committed_at),
         f"{order.bot_id} {order.user}/{order.bot}",
         f"{order.venue} {order.pair}",
+        order.mode,
         order.side,
         number(order.filled_quantity or order.quantity),
-        number(order.average_price or order.limit_price),
+        "market" if price is None else number(price),
         order.status,
         order.reason,
         milliseconds(latency),

@@ -83,7 +83,7 @@ def list_(
         print_lines(document(position) for position in found)
         return
     print_table(
-        ("ID", "Bot", "Market", "Status", "Quantity", "Cost", "Result", "Entered", "Exit"),
+        ("ID", "Bot", "Market", "Mode", "Status", "Quantity", "Cost", "Result", "Entered", "Exit"),
         (_row(position) for position in found),
         right=("ID", "Quantity", "Cost", "Result"),
         empty="No such positions.",
@@ -145,15 +145,16 @@ def _state(position: "Position") -> str:
 
 def _row(position: "Position") -> tuple[str, ...]:
     quote = quote_of(position.pair)
-    result = position.realised_pnl if position.exited_at is not None else None
+    done = position.status is PositionStatus.CLOSED and position.exited_at is not None
     return (
         str(position.id),
         f"{position.bot_id} {position.user}/{position.bot}",
         f"{position.venue} {position.pair}",
+        position.mode,
         _state(position),
         number(position.entry_quantity),
         money(position.entry_cost, quote),
-        money(result, quote, signed=True),
+        money(position.realised_pnl if done else None, quote, signed=True),
         iso(position.entered_at),
         position.exit_reason or "",
     )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from console.fleet_status import FleetStatus
     from shared.settings import Settings
     from shared.store.engine import Store
+    from shared.store.positions import Results
     from shared.store.workers import Heartbeat
 
 _SHOWN_SILENCED = 20
@@ -220,7 +221,6 @@ def _figures(found: "FleetStatus") -> "Table":
 
     from console.fleet_status import unrealised
 
-    results = found.results
     waiting = f"{found.outbox.events:,} events unsent"
     if found.outbox.oldest_at is not None:
         age = (found.at - found.outbox.oldest_at).total_seconds()
@@ -240,18 +240,31 @@ def _figures(found: "FleetStatus") -> "Table":
         ids = " ".join(str(position.id) for position in found.stuck)
         drawn.add_row("stuck", f"{ids} (botfleet positions list --stuck)", style="red")
     drawn.add_row("unrealised", amounts(unrealised(found.open_positions)))
-    drawn.add_row(
-        "trades",
-        f"{sum(results.closed.values()):,}, {sum(results.won.values()):,} won, "
-        f"{amounts(results.realised_pnl)}",
-    )
+    drawn.add_row("trades", _brought(found.results))
+    if found.live_results is not None and found.live_results.closed:
+        drawn.add_row("of them live", _brought(found.live_results))
     drawn.add_row("orders", _counts(found.orders))
+    if found.keys_in_trouble:
+        user, venue, why = found.keys_in_trouble[0]
+        more = (
+            ""
+            if len(found.keys_in_trouble) == 1
+            else f", and {len(found.keys_in_trouble) - 1} more"
+        )
+        drawn.add_row("keys", f"{user} on {venue}: {why}{more} (botfleet keys list)", style="red")
     drawn.add_row("outbox", waiting)
     drawn.add_row(
         "dead letters",
         "no broker asked" if found.dead_letters is None else f"{found.dead_letters:,}",
     )
     return drawn
+
+
+def _brought(results: "Results") -> str:
+    return (
+        f"{sum(results.closed.values()):,}, {sum(results.won.values()):,} won, "
+        f"{amounts(results.realised_pnl)}"
+    )
 
 
 def _denied(found: "FleetStatus") -> dict[str, str]:

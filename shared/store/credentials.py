@@ -162,6 +162,17 @@ async def in_trouble(tx: Transaction, shards: Collection[int]) -> dict[int, str]
     return {row.id: row.trouble for row in rows}
 
 
+async def troubled(tx: Transaction) -> tuple[tuple[str, str, str], ...]:
+    """The active keys that cannot be used: user, venue and why."""
+    rows = await tx.execute(
+        select(users.c.name, credentials.c.venue, credentials.c.trouble)
+        .join_from(credentials, users, users.c.id == credentials.c.user_id)
+        .where(credentials.c.status == CredentialStatus.ACTIVE, credentials.c.trouble.is_not(None))
+        .order_by(credentials.c.id)
+    )
+    return tuple((row[0], row[1], row[2]) for row in rows)
+
+
 async def health(tx: Transaction) -> KeysHealth:
     """What `doctor` looks at."""
     sealed = await tx.execute(
@@ -169,15 +180,9 @@ async def health(tx: Transaction) -> KeysHealth:
         .where(credentials.c.ciphertext.is_not(None))
         .group_by(credentials.c.master_key_id)
     )
-    troubled = await tx.execute(
-        select(users.c.name, credentials.c.venue, credentials.c.trouble)
-        .join_from(credentials, users, users.c.id == credentials.c.user_id)
-        .where(credentials.c.status == CredentialStatus.ACTIVE, credentials.c.trouble.is_not(None))
-        .order_by(credentials.c.id)
-    )
     return KeysHealth(
         sealed_by={row[0]: row[1] for row in sealed},
-        troubled=tuple((row[0], row[1], row[2]) for row in troubled),
+        troubled=await troubled(tx),
     )
 
 

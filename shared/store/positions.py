@@ -182,11 +182,14 @@ async def trades(tx: Transaction, *, limit: int = 100) -> list[Position]:
     return [_position(row._asdict()) for row in await tx.execute(query)]
 
 
-async def results(tx: Transaction) -> Results:
-    """What the newest trades brought. Summed here: SQLite keeps amounts as text."""
+async def results(tx: Transaction, *, mode: Mode | None = None) -> Results:
+    """What the newest trades brought, all or those of one mode. Summed here: SQLite keeps
+    amounts as text."""
     closed, won = Counter[str](), Counter[str]()
     pnl: defaultdict[str, Decimal] = defaultdict(Decimal)
     query = select(positions.c.pair, positions.c.realised_pnl).where(*_traded())
+    if mode is not None:
+        query = query.where(positions.c.mode == mode)
     with exact():
         for pair, realised in (await tx.execute(query)).all():
             currency = quote_of(pair)

@@ -137,7 +137,7 @@ def test_a_breaker_is_shown_and_reset_by_hand(shell: Shell) -> None:
     bot_id = str(one.bot_id)
     shown = shell("bots", "show", bot_id).stdout
     assert "3 losses in a row, 3 are the limit" in shown
-    assert "lost 62 USD in a day (paper), 5.00 % of 1000 is the limit" in shown
+    assert "lost 62.00 USD in a day (paper), 5.00 % of 1,000 is the limit" in shown
     assert "botfleet users reset ann" in shown
     assert "3 losses in a row" in shell("bots", "explain", bot_id).stdout
     assert shell.document("status")["breakers"] == {"bot": 2, "user": 1}
