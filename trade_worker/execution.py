@@ -208,8 +208,11 @@ class Execution:
             log.warning("%d decisions dropped, the next tick decides again: %s", len(batch), exc)
             self._drop_all(batch, "database away")
             return
-        except Exception as exc:  # noqa: BLE001 - no row's data may end the worker
+        except InvalidRow as exc:
             await self._split(batch, exc)
+            return
+        except Exception as exc:  # noqa: BLE001 - no row's data may end the worker
+            await self._sort_out(batch, exc, began_secs)
             return
         self.commit_time.add(wall_ms() - started_ms)
         self._settle(batch, done, began_secs)
@@ -226,6 +229,18 @@ class Execution:
             else:
                 fresh.append(pending)
         return fresh
+
+    async def _sort_out(
+        self, batch: Sequence[_Pending], error: Exception, began_secs: float
+    ) -> None:
+        """What nobody thought of may have gone wrong after COMMIT: what is durable counts."""
+        done = await self._read_back([pending.proposal for pending in batch])
+        made = [p for p in batch if p.intent.client_order_id in done.positions]
+        if made:
+            log.error("%d orders were committed all the same", len(made), exc_info=error)
+            self._settle(made, done, began_secs)
+        if rest := [p for p in batch if p.intent.client_order_id not in done.positions]:
+            await self._split(rest, error)
 
     async def _split(self, batch: Sequence[_Pending], error: Exception) -> None:
         """Commit the halves of a batch that one bad row spoilt; a bad row alone backs off."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from shared import failpoints
-from shared.errors import CommitUnknown, StoreUnavailable
+from shared.errors import CommitUnknown, InvalidRow, StoreUnavailable
 from shared.failpoints import Point
 from shared.orders import LiveOrder
 from shared.store import settlement
@@ -54,6 +54,9 @@ class Settling:
         self._on_settled = on_settled
         self._on_written = on_written
         self._waiting: deque[_News] = deque()
+        self._doubted: set[str] = set()
+        """Orders of which something may be written that nobody was told. Written again it is no
+        change any more, but it is news."""
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -93,7 +96,6 @@ class Settling:
 
     async def _write(self, batch: Sequence[_News]) -> None:
         pause_secs = 0.1
-        in_doubt = False
         while True:
             # Two pieces of news of one order are written one after the other.
             now, later = _first_of_each(batch)
@@ -106,17 +108,19 @@ class Settling:
                     failpoints.hit(Point.IN_SETTLE)
                 failpoints.hit(Point.AFTER_SETTLE)
             except StoreUnavailable as exc:
-                # What a COMMIT of unknown outcome wrote is no change any more.
-                in_doubt = in_doubt or isinstance(exc, CommitUnknown)
+                if isinstance(exc, CommitUnknown):
+                    self._doubt(now)
                 log.warning("%d settlements wait for the database: %s", len(batch), exc)
                 await asyncio.sleep(pause_secs)
                 pause_secs = min(2 * pause_secs, _LONGEST_PAUSE_SECS)
                 batch = self._still_ours(batch)
             except Exception as exc:  # noqa: BLE001 - no order may keep the others from it
+                if not isinstance(exc, InvalidRow):
+                    self._doubt(now)  # a mistake of ours may have come after COMMIT
                 await self._split(now, exc)
                 batch = later
             else:
-                self._tell(now, done, in_doubt=in_doubt)
+                self._tell(now, done)
                 batch = later
             if not batch:
                 return
@@ -142,9 +146,14 @@ class Settling:
                 _resolve(news, None)
         return kept
 
-    def _tell(self, batch: Sequence[_News], done: dict[str, Settled], *, in_doubt: bool) -> None:
+    def _doubt(self, batch: Sequence[_News]) -> None:
+        self._doubted.update(news.order.client_order_id for news in batch)
+
+    def _tell(self, batch: Sequence[_News], done: dict[str, Settled]) -> None:
         for news in batch:
             settled = done.get(news.order.client_order_id)
+            in_doubt = news.order.client_order_id in self._doubted
+            self._doubted.discard(news.order.client_order_id)
             if settled is not None and (settled.changed or in_doubt):
                 self._on_settled(news.order, settled)
             _resolve(news, settled)

@@ -122,7 +122,9 @@ async def test_decisions_are_dropped_while_the_database_is_away_and_made_again(
 
 
 @pytest.mark.parametrize("leg", Leg)
-@pytest.mark.parametrize("trouble", [Trouble.COMMIT_LOST, Trouble.COMMIT_MADE])
+@pytest.mark.parametrize(
+    "trouble", [Trouble.COMMIT_LOST, Trouble.COMMIT_MADE, Trouble.MISTAKE_AFTER]
+)
 async def test_a_commit_of_unknown_outcome_is_read_back(
     store: Store, desk: Desk, trouble: Trouble, leg: Leg
 ) -> None:
@@ -137,7 +139,7 @@ async def test_a_commit_of_unknown_outcome_is_read_back(
     await desk.trade(price)
     assert desk.store.reads_refused == 0
 
-    made = trouble is Trouble.COMMIT_MADE
+    made = trouble is not Trouble.COMMIT_LOST
     assert len(await rows(store, orders)) == before + 2 * made
     assert desk.announced == announced + made
     opened = made if leg is Leg.ENTRY else not made

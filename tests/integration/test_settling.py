@@ -183,6 +183,23 @@ async def test_who_was_refused_may_settle_later(scribe: Scribe) -> None:
     assert statuses_of(await scribe.settle((order, bad), (order, bought(order)))) == [None, FILLED]
 
 
+@pytest.mark.parametrize("count", [1, 3])
+async def test_what_a_mistake_after_its_commit_kept_quiet_is_told_in_the_end(
+    scribe: Scribe, count: int
+) -> None:
+    orders = await committed(scribe, count)
+    scribe.store.troubles.append(Trouble.MISTAKE_AFTER)
+    news = [(order, bought(order)) for order in orders]
+    settled = await scribe.settle(*news)
+    if count == 1:  # whoever gets no answer asks the venue, and hands in the same news
+        assert settled == [None]
+        settled = await scribe.settle(*news)
+    assert statuses_of(settled) == [FILLED] * count
+    assert sorted(scribe.heard) == sorted((order.client_order_id, FILLED) for order in orders)
+    await scribe.settle(*news)
+    assert len(scribe.heard) == count
+
+
 async def test_draining_waits_until_all_is_written(scribe: Scribe) -> None:
     (order,) = await committed(scribe)
     scribe.store.open_to_writers.clear()

@@ -20,6 +20,8 @@ class Trouble(Enum):
     """The connection breaks before COMMIT arrives."""
     COMMIT_MADE = auto()
     """The connection breaks before COMMIT is answered."""
+    MISTAKE_AFTER = auto()
+    """Something that nobody has thought of goes wrong once it is committed."""
 
 
 class UnreliableStore(Store):
@@ -57,6 +59,8 @@ class UnreliableStore(Store):
                 yield tx
                 if trouble is Trouble.COMMIT_LOST:
                     raise _NeverCommitted
+        if trouble is Trouble.MISTAKE_AFTER:
+            raise ZeroDivisionError("a mistake, says the test")
         if trouble is not None:
             raise CommitUnknown("the connection broke inside COMMIT, says the test")
 
