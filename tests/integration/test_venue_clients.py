@@ -239,6 +239,27 @@ async def test_a_client_in_use_is_not_evicted_and_others_wait(server: ScriptedVe
     await clients.close()
 
 
+async def test_the_most_urgent_goes_first_where_all_clients_are_in_use(
+    server: ScriptedVenue,
+) -> None:
+    clients = pool(KRAKEN, server, size=1)
+    await clients.start()
+    used: list[int] = []
+
+    async def use(credential_id: int, priority: int) -> None:
+        async with clients.client(credential_id, priority):
+            used.append(credential_id)
+            await asyncio.sleep(0)
+
+    entries = [(2, 3), (3, 3)]
+    async with clients.client(1):
+        tasks = [asyncio.create_task(use(*each)) for each in (*entries, (4, 1))]
+        await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+    assert used == [4, 2, 3]
+    await clients.close()
+
+
 async def test_a_key_that_cannot_be_had_leaves_no_client(server: ScriptedVenue) -> None:
     async def keys(_: int) -> ApiKey:
         raise CredentialRefused("retired")

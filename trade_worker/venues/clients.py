@@ -2,7 +2,9 @@
 
 import asyncio
 import hashlib
-from collections import OrderedDict, deque
+import heapq
+import itertools
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -57,7 +59,8 @@ class ClientPool:
         self._size = size
         self._session: aiohttp.ClientSession | None = None
         self._slots: OrderedDict[int, _Slot] = OrderedDict()
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._tickets = itertools.count()
         self._lanes: dict[bytes, Lane] = {}
 
     def __len__(self) -> int:
@@ -79,9 +82,12 @@ class ClientPool:
         return VenueClient(self.venue, url=self._url, key=None, session=self.session)
 
     @asynccontextmanager
-    async def client(self, credential_id: int) -> AsyncIterator[VenueClient]:
-        """The credential's client, for as long as the block takes. Raises what `keys` raises."""
-        slot = await self._hold(credential_id)
+    async def client(self, credential_id: int, priority: int = 0) -> AsyncIterator[VenueClient]:
+        """The credential's client, for as long as the block takes. Raises what `keys` raises.
+
+        Where all clients are in use, the lowest `priority` goes first, then who came first.
+        """
+        slot = await self._hold(credential_id, priority)
         try:
             async with slot.opening:
                 if slot.client is None:
@@ -105,10 +111,11 @@ class ClientPool:
             lane = self._lanes.setdefault(digest, Lane())
         return VenueClient(self.venue, url=self._url, key=key, session=self.session, lane=lane)
 
-    async def _hold(self, credential_id: int) -> _Slot:
+    async def _hold(self, credential_id: int, priority: int) -> _Slot:
+        ticket = priority, next(self._tickets)
         while (slot := self._slot(credential_id)) is None:
             room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(room)
+            heapq.heappush(self._waiting, (*ticket, room))
             try:
                 await room
             except asyncio.CancelledError:
@@ -144,7 +151,7 @@ class ClientPool:
 
     def _wake(self) -> None:
         while self._waiting:
-            room = self._waiting.popleft()
+            _, _, room = heapq.heappop(self._waiting)
             if not room.done():
                 room.set_result(None)
                 return

@@ -242,7 +242,7 @@ class VenueDesk:
                 until_secs=turn.start_by_secs,
             )
         )
-        client = await held.enter_async_context(self.pool.client(turn.credential_id))
+        client = await held.enter_async_context(self.pool.client(turn.credential_id, turn.priority))
         if client.lane is not None:
             await held.enter_async_context(client.lane.turn(turn.priority))
         return client
