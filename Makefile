@@ -3,10 +3,13 @@
 
 VENV := .venv
 PYTHON ?=
+FAULTS ?= 500
+SEED ?= 1
+WORKERS ?= 3
 BIN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help run test check lock clean
+.PHONY: help run test check chaos lock clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list.
@@ -23,6 +26,9 @@ check: $(READY) ## Lint, check formatting and types, run the pure tests. Needs n
 	@$(BIN) -m ruff format --check .
 	@$(BIN) -m mypy
 	@exec $(BIN) -m pytest tests/unit --hypothesis-profile=quick $(ARGS)
+
+chaos: $(READY) ## Kill, cut and break everything under real orders, then judge. FAULTS=500 SEED=1 WORKERS=3
+	@exec $(BIN) -m tests.chaos.run --faults $(FAULTS) --seed $(SEED) --workers $(WORKERS) $(ARGS)
 
 lock: $(READY) ## Renew constraints.txt after a change to the pins in pyproject.toml.
 	@$(BIN) -m pip install --quiet uv==0.13.8

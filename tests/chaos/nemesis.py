@@ -11,10 +11,9 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, Final
 
+from shared.failpoints import WHERE, Point
 from tests.acceptance.fleet import Member
 from tests.chaos.plan import MANY_AT_ONCE, Step
 from tests.chaos.proxy import BOTH, Proxy, Trap, Way
@@ -26,9 +25,6 @@ TWIN_SECS: Final = 45.0
 """Within this, one of two workers of the same name must be gone, whatever else goes wrong."""
 
 LONG_TRAP_SECS: Final = 15.0
-MEMBER: Final = "tests.chaos.member"
-"""Starts a process with a failpoint set; its `FAILPOINTS` names those that a worker crosses."""
-
 _PATTERNS: Final[Mapping[str, tuple[bytes, bytes]]] = {
     # What a request that matters has in it, and what its answer does.
     "postgres": (b"COMMIT", b"COMMIT\x00"),
@@ -83,7 +79,7 @@ class Nemesis:
         elif step.link is not None:
             await self._harm_links(step, step.link)
         else:
-            await _PROCESS_FAULTS[step.kind](self, step)
+            await KINDS[step.kind](self, step)
 
     # Venues and connections.
 
@@ -199,11 +195,7 @@ class Nemesis:
 
     async def failpoint(self, step: Step) -> None:
         """A worker is started anew and dies, or hangs, where the product has a failpoint."""
-        names = failpoints()
-        if not names:
-            await self.kill_worker(step)
-            return
-        name = self.draw.choice(names)
+        name = self.draw.choice(failpoints())
         action = self.draw.choice(["exit", "raise", f"pause:{step.secs:.1f}"])
         async with self._worker(step) as slot:
             with self._disturbing(step, f"{slot.name} at {name}={action}", Harm.WORKER):
@@ -305,14 +297,12 @@ async def _one_ended(members: Sequence[Member], *, within_secs: float) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def failpoints() -> Sequence[str]:
-    """The failpoints that a worker can be started with; none before there are any."""
-    if find_spec(MEMBER) is None:
-        return ()
-    return tuple(getattr(import_module(MEMBER), "FAILPOINTS", ()))
+def failpoints() -> Sequence[Point]:
+    """The failpoints that a worker can cross."""
+    return [point for point, where in WHERE.items() if where.startswith("trade_worker/")]
 
 
-_PROCESS_FAULTS: Final[Mapping[str, Callable[[Nemesis, Step], Awaitable[None]]]] = {
+KINDS: Final[Mapping[str, Callable[[Nemesis, Step], Awaitable[None]]]] = {
     "kill a worker": Nemesis.kill_worker,
     "kill a worker, start it later": Nemesis.kill_worker,
     "freeze a worker briefly": Nemesis.freeze_worker,

@@ -28,7 +28,10 @@ from tests.chaos.judge import Evidence
 from tests.chaos.nemesis import Nemesis
 from tests.chaos.plan import plan_of
 from tests.chaos.records import Records, now
-from tests.chaos.world import Slot, World, world_of
+from tests.chaos.world import Servers, Slot, World, world_of
+from tests.servers import private_postgres, private_rabbitmq
+
+Say = Callable[[str], None]
 
 DRAIN_SECS: Final = 330.0
 """The bound of the drain: a sale that the venue refused again and again is tried again after up
@@ -46,12 +49,12 @@ class Options:
     paper_users: int = 3
     workers: int = 3
     streams: int = 2
-    lease_ttl_secs: float = 4.0
+    lease_ttl_secs: float = 5.0
     poll_secs: float = 0.5
     calm: bool = False
 
 
-async def chaos(options: Options, folder: Path, say: Callable[[str], None]) -> Evidence:
+async def chaos(options: Options, servers: Servers, folder: Path, say: Say) -> Evidence:
     """Run a world through the plan of the seed and drain it. Leaves all it wrote in the folder."""
     records = Records(
         folder=folder,
@@ -67,10 +70,10 @@ async def chaos(options: Options, folder: Path, say: Callable[[str], None]) -> E
         calm=options.calm,
     )
     (folder / "plan.txt").write_text("\n".join(map(str, plan)))
-    say("bringing up servers, venues, keys and bots …")
+    say("bringing up venues, keys, bots and processes …")
     async with world_of(
         records,
-        folder,
+        servers,
         users=options.users,
         paper_users=options.paper_users,
         workers=options.workers,
@@ -152,18 +155,21 @@ async def _keep_artefacts(world: World, folder: Path) -> None:
         await connection.close()
 
 
-def run(options: Options, say: Callable[[str], None], folder: Path) -> list[Violation]:
-    """One run, judged and reported. Returns what is wrong."""
-    started = time.monotonic()
-    evidence = asyncio.run(chaos(options, folder, say))
+def judged(evidence: Evidence, say: Say) -> list[Violation]:
+    """What is wrong, after saying it all."""
     found = judge.violations(evidence)
-    for line in report.table(evidence, found):
+    for line in (*report.table(evidence, found), *report.violations(evidence, found)):
         say(line)
-    for line in report.violations(evidence, found):
-        say(line)
-    took = time.monotonic() - started
-    say(f"verdict: {len(found)} violations, after {took:.0f} s")
+    say(f"verdict: {len(found)} violations")
     return found
+
+
+def run(options: Options, folder: Path, say: Say) -> list[Violation]:
+    """One run on servers of its own, judged. Returns what is wrong."""
+    with private_postgres() as postgres, private_rabbitmq() as rabbitmq:
+        servers = Servers(postgres=postgres, rabbitmq=rabbitmq)
+        evidence = asyncio.run(chaos(options, servers, folder, say))
+    return judged(evidence, say)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -172,19 +178,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--users", type=int, default=12)
+    parser.add_argument("--keep", action="store_true", help="Keep all logs in any case.")
     given = parser.parse_args(arguments)
+    keep = vars(given).pop("keep")
     options = Options(**vars(given))
     folder = Path(tempfile.mkdtemp(prefix=f"botfleet_chaos_{options.seed}_"))
 
+    started = time.monotonic()
+
     def say(line: str) -> None:
+        if line.endswith("…"):
+            line = f"{time.monotonic() - started:4.0f} s  {line}"
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 
     kept = True
     try:
-        kept = bool(run(options, say, folder))
+        kept = bool(run(options, folder, say))
     finally:
-        if kept:
+        if kept or keep:
             say(f"everything is kept in {folder}; SEED={options.seed} repeats the faults")
         else:
             shutil.rmtree(folder)

@@ -7,7 +7,6 @@ import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
@@ -15,15 +14,14 @@ import asyncpg  # type: ignore[import-untyped]
 
 from tests.acceptance.fleet import Fleet, Member, fleet_of
 from tests.acceptance.live_fleet import LiveFleet
+from tests.chaos.customers import customers_of, start_bots
 from tests.chaos.plan import LINKS
 from tests.chaos.proxy import Proxy
 from tests.chaos.records import Records
-from tests.servers import PrivateServer, private_postgres, private_rabbitmq
+from tests.servers import PrivateServer
 
 NO_DATABASE: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 LOOK_AFTER_SECS: Final = 0.5
-COMMANDS_AT_ONCE: Final = 2
-"""There are two cores."""
 
 _URL_OF: Final[Mapping[str, str]] = {
     "amqp": "RABBITMQ_URL",
@@ -59,6 +57,14 @@ class Slot:
         return {_URL_OF[link]: proxy.url for link, proxy in self.links.items()}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Servers:
+    """A database and a broker that may be killed."""
+
+    postgres: PrivateServer
+    rabbitmq: PrivateServer
+
+
 class World:
     """The fleet, its servers, its venues, and hands to harm them with. `world_of` makes one."""
 
@@ -68,14 +74,13 @@ class World:
         fleet: Fleet,
         live: LiveFleet,
         records: Records,
-        postgres: PrivateServer,
-        rabbitmq: PrivateServer,
+        servers: Servers,
     ) -> None:
         self.fleet = fleet
         self.live = live
         self.records = records
-        self.postgres = postgres
-        self.rabbitmq = rabbitmq
+        self.postgres = servers.postgres
+        self.rabbitmq = servers.rabbitmq
         self.workers: list[Slot] = []
         self.streams: list[Slot] = []
         self.names = map(str, itertools.count(1))
@@ -177,21 +182,6 @@ class World:
                     if fault["venue"] == venue:
                         await self.live.break_venue(**fault)
 
-    async def go_live(self) -> None:
-        """Make the bots of users with keys live, and start all bots."""
-        rows = await self.fleet.query(
-            "SELECT bots.id, users.name FROM bots JOIN users ON users.id = user_id ORDER BY bots.id"
-        )
-        room = asyncio.Semaphore(COMMANDS_AT_ONCE)
-
-        async def set_live(id_: str) -> None:
-            async with room:
-                await self.fleet.command("bots", "set", id_, "--mode", "live", "--no-wait")
-
-        live = [str(row["id"]) for row in rows if not row["name"].startswith("paper")]
-        await asyncio.gather(*map(set_live, live))
-        await self.fleet.command("bots", "start", *(str(row["id"]) for row in rows), "--no-wait")
-
     async def close(self) -> None:
         for slot in self.slots:
             for proxy in slot.links.values():
@@ -210,30 +200,27 @@ class World:
 
 @asynccontextmanager
 async def world_of(
-    records: Records, folder: Path, *, users: int, paper_users: int, workers: int, streams: int
+    records: Records, servers: Servers, *, users: int, paper_users: int, workers: int, streams: int
 ) -> AsyncIterator[World]:
-    """A world where everything runs and the bots trade. Its processes are gone at the end."""
-    with private_postgres() as postgres, private_rabbitmq() as rabbitmq:
-        async with fleet_of(
-            folder,
-            database_url=postgres.url,
-            broker_url=rabbitmq.url,
-            lease_ttl_secs=records.lease_ttl_secs,
-            poll_secs=records.poll_secs,
-        ) as fleet:
-            live = await LiveFleet.begin(fleet, folder, users=users)
-            await live.add_bots([f"paper{number}" for number in range(paper_users)])
-            world = World(
-                fleet=fleet, live=live, records=records, postgres=postgres, rabbitmq=rabbitmq
-            )
-            try:
-                for number in range(streams):
-                    await world.start(await world.open_slot(f"stream-{number}", "price_stream"))
-                for _ in range(workers):
-                    await world.start(await world.open_slot(next(world.names), "trade_worker"))
-                await world.go_live()
-                closed = "SELECT count(*) FROM positions WHERE status = 'closed' AND mode = 'live'"
-                await live.until(closed, at_least=users)
-                yield world
-            finally:
-                await world.close()
+    """A world where everything runs and the bots trade, in the folder of the records. Its
+    processes are gone at the end; the servers stay."""
+    async with fleet_of(
+        records.folder,
+        database_url=servers.postgres.url,
+        broker_url=servers.rabbitmq.url,
+        lease_ttl_secs=records.lease_ttl_secs,
+        poll_secs=records.poll_secs,
+    ) as fleet:
+        live = await customers_of(fleet, records, users=users, paper_users=paper_users)
+        world = World(fleet=fleet, live=live, records=records, servers=servers)
+        try:
+            for number in range(streams):
+                await world.start(await world.open_slot(f"stream-{number}", "price_stream"))
+            for _ in range(workers):
+                await world.start(await world.open_slot(next(world.names), "trade_worker"))
+            await start_bots(fleet)
+            closed = "SELECT count(*) FROM positions WHERE status = 'closed' AND mode = 'live'"
+            await live.until(closed, at_least=users)
+            yield world
+        finally:
+            await world.close()
