@@ -13,18 +13,18 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from shared.failpoints import Point
 from tests.acceptance import checker, live_judge
 from tests.acceptance.checker import Violation
 from tests.acceptance.fleet import LOOK_EVERY_SECS, Fleet, Member, fleet_of, until
-from tests.acceptance.live_fleet import LiveFleet
+from tests.acceptance.live_fleet import CASH, LiveFleet
 from tests.chaos import judge
 from tests.chaos.many_keys import add_accounts, go_live
 from tests.chaos.member import EXIT_CODE, FAILPOINTS, SAID, STREAM_POINTS, Action, Failpoint
@@ -41,12 +41,27 @@ INSIDE_SECS: Final = 0.9 * LEASE_TTL_SECS
 REST_SECS: Final = 1.0
 NOT_FOUND_SECS: Final = 2.0
 """The simulator works on nothing after an order's time: it hides nothing here either."""
+STOP_SECS: Final = 20.0
 REACHED_SECS: Final = 30.0
 """How long a failpoint is waited for. No promise."""
-LIVES_ON_SECS: Final = 1.0
 SELL_OUT_SECS: Final = 120.0
 SHOWN_PER_RULE: Final = 3
 MEMBER: Final = ("-m", "tests.chaos.member", "--not-found-secs", str(NOT_FOUND_SECS))
+
+TROUBLE: Final = (
+    {"kind": "accept_then_drop", "endpoint": "add_order", "probability": 0.1},
+    {"kind": "refuse_then_fail", "endpoint": "add_order", "probability": 0.1},
+)
+"""What makes the fleet ask for orders all the time, at both venues."""
+
+OF_ONE_ORDER: Final = frozenset(
+    {
+        *(Point.BEFORE_COMMIT, Point.IN_COMMIT, Point.AFTER_COMMIT),
+        *(Point.BEFORE_SEND, Point.IN_SEND, Point.AFTER_SEND),
+        *(Point.BEFORE_SETTLE, Point.IN_SETTLE, Point.AFTER_SETTLE, Point.AFTER_ASK),
+    }
+)
+"""A mistake there concerns some orders: the worker goes on. Elsewhere it ends the process."""
 
 _HITS: Final = {Point.BEFORE_LEAD: 3, Point.BEFORE_TICKS: 10, Point.AFTER_TICKS: 10}
 """So late that another price stream stands by."""
@@ -89,16 +104,20 @@ class Matrix:
         stream = await self.start("stream", "price-stream")
         closed = "SELECT count(*) FROM positions WHERE status = 'closed' AND mode = 'live'"
         await self.live.until(closed, at_least=USERS)
-        lanes = (
+        lanes: tuple[Coroutine[Any, Any, Any], ...] = (
             self.lane("die", [each for each in workers if each.action is Action.EXIT]),
             self.lane("fail", [each for each in workers if each.action is Action.RAISE]),
             self.freeze([each for each in workers if each.action is Action.PAUSE]),
             self.stream_lane(stream, streams),
         )
+        for venue in CASH:
+            for fault in TROUBLE:
+                await self.live.break_venue(venue=venue, **fault)
         *_, stream = await asyncio.gather(*lanes)
+        await self.live.mend_venues()
         await self.live.sell_out(within_secs=SELL_OUT_SECS)
         for member in (steady, stream):
-            await self.stop(member)
+            await self.stop(member, expected=0)
         for each in wanted:
             if str(each) not in self.reached:
                 self.wrong.append(f"{each} was never reached")
@@ -120,7 +139,7 @@ class Matrix:
             await self.see(member, each)
             await self.settle(member, each)
             if guest is not None:
-                await self.stop(guest)
+                await self.stop(guest, expected=0)
 
     async def freeze(self, wanted: Sequence[Failpoint]) -> None:
         """One worker that stands still at one failpoint after the other."""
@@ -134,20 +153,21 @@ class Matrix:
                 guest = guest or await self.provoke(member, left[0])
                 if not await self.see(member, left[0]):
                     break
-                self.reached[str(left.pop(0))] = "went on"
+                reached = left.pop(0)
+                self.reached[str(reached)] = "went on"
+                await asyncio.sleep(reached.secs + REST_SECS)
                 if guest is not None:
-                    await self.stop(guest)
+                    await self.stop(guest, expected=0)
                     guest = None
-            await self.stop(member)
+            await self.stop(member, expected=0)
             if left:
-                missed = left.pop(0)
-                self.wrong.append(f"{missed}: {member.log.name} did not get there")
+                del left[0]  # it is told among those that were never reached
 
     async def stream_lane(self, first: Member, wanted: Sequence[Failpoint]) -> Member:
         """Price streams that lead until they are caught, each with a healthy one to follow it."""
         healthy = first
         for each in wanted:
-            await self.stop(healthy)
+            await self.stop(healthy, expected=0)
             member = await self.start("caught", "price-stream", each)
             await until(partial(_says, member, "leading, epoch"), "a stream that leads")
             healthy = await self.start("stream", "price-stream")
@@ -175,35 +195,38 @@ class Matrix:
         return True
 
     async def settle(self, member: Member, each: Failpoint) -> None:
-        """See what becomes of a process at its failpoint, and end it."""
-        seen = f"{SAID}{each}\n" in member.text()
-        if each.action is Action.PAUSE:
-            await asyncio.sleep(each.secs)
-        with suppress(TimeoutError):
-            await member.ended(within_secs=LIVES_ON_SECS)
-        ended = not member.running
-        code = await self.stop(member)
-        if not seen:
+        """See that its process does what it should at a failpoint, and is gone."""
+        if not _says(member, f"{SAID}{each}\n"):
+            await self.stop(member, expected=None)
             return
-        if ended and each.action is not Action.PAUSE and each.point is not Point.BEFORE_LEAVE:
-            expected = {Action.EXIT: EXIT_CODE, Action.RAISE: 1}[each.action]
-            self.reached[str(each)] = f"ended with {code}"
+        if each.action is Action.EXIT:
+            expected, goes_on = EXIT_CODE, False
+        elif each.action is Action.RAISE and each.point not in OF_ONE_ORDER:
+            expected, goes_on = 1, False
         else:
-            expected = {Action.EXIT: EXIT_CODE, Action.RAISE: code}.get(each.action, 0)
-            self.reached[str(each)] = f"went on, then ended with {code}"
-        if code != expected:
-            self.wrong.append(f"{each}: {member.log.name} ended with {code}, not {expected}")
+            expected, goes_on = 0, True
+        if goes_on:
+            await asyncio.sleep(each.secs + REST_SECS)
+            if not member.running and each.point is not Point.BEFORE_LEAVE:
+                self.wrong.append(f"{each}: {member.log.name} did not go on")
+        else:
+            with suppress(TimeoutError):
+                await member.ended(within_secs=STOP_SECS)
+        code = await self.stop(member, expected=expected)
+        self.reached[str(each)] = f"{'went on, ' if goes_on else ''}ended with {code}"
 
-    async def stop(self, member: Member) -> int:
+    async def stop(self, member: Member, *, expected: int | None) -> int:
         """SIGTERM, and its exit code; kills what does not stop."""
         if member.running:
             member.signal(signal.SIGTERM)
         try:
-            return await member.ended(within_secs=20.0)
+            code = await member.ended(within_secs=STOP_SECS)
         except TimeoutError:
-            self.wrong.append(f"{member.log.name} did not stop in 20 s")
             member.signal(signal.SIGKILL)
-            return await member.ended()
+            code = await member.ended()
+        if expected is not None and code != expected:
+            self.wrong.append(f"{member.log.name} ended with {code}, not {expected}")
+        return code
 
 
 def _says(member: Member, text: str) -> bool:
