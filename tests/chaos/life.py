@@ -12,7 +12,7 @@ from typing import Final
 from uuid import UUID, uuid5
 
 from shared.orders import LiveOrder
-from tests.chaos.life_books import BOTS, TTL_MS, Books, LeaseRow
+from tests.chaos.life_books import BOTS, TTL_MS, Books, Bot, LeaseRow
 from tests.chaos.life_venue import Deal, Hidden, Reply, Venue
 from tests.chaos.life_worker import (
     Ask,
@@ -47,6 +47,19 @@ class Fate(Enum):
     LOST = "lost"
     """It is not done, and nobody knows."""
     ANSWER_LOST = "answer lost"
+
+
+class Trouble(Enum):
+    """What happens to a worker."""
+
+    DIES = "dies"
+    DIES_AND_IS_REPLACED = "dies and is replaced"
+    """By a process of the same name, which takes its leases before they run out."""
+    FREEZES = "freezes"
+    THAWS = "thaws"
+    """With everybody else."""
+    IS_THOUGHT_DEAD = "is thought dead"
+    STOPS = "stops"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,12 +98,16 @@ class World:
     calls: list[Call] = field(default_factory=list)
     committed: list[tuple[LiveOrder, int, LeaseRow]] = field(default_factory=list)
     """Each commit: the order, the epoch that it was decided under, the lease at that moment."""
-    epochs_before: int = 0
-    """Epochs up to this one belong to times before a restore."""
+    thought_dead: set[str] = field(default_factory=set)
+    """Owners whose leases another took before they ran out: only the fence keeps those off."""
     _started: int = 0
 
     def __post_init__(self) -> None:
         self.processes = [self._new(worker) for worker in range(WORKERS)]
+
+    @property
+    def awake(self) -> list[int]:
+        return [worker for worker in range(WORKERS) if worker not in self.paused]
 
     def _new(self, worker: int) -> Process:
         self._started += 1
@@ -106,13 +123,34 @@ class World:
         if worker not in self.paused:
             self.wants(worker, self.processes[worker].keep_leases(self.now_ms, take=take))
 
-    def tick(self, worker: int) -> None:
-        for bot in BOTS if worker not in self.paused else ():
-            self.wants(worker, self.processes[worker].tick(bot, self.now_ms))
+    def tick(self, bots: Iterable[Bot] = BOTS) -> None:
+        """A price comes to everybody."""
+        for bot in bots:
+            for worker in self.awake:
+                self.wants(worker, self.processes[worker].tick(bot, self.now_ms))
 
-    def ask(self, worker: int) -> None:
-        if worker not in self.paused:
+    def ask(self) -> None:
+        """Everybody asks for what has no outcome."""
+        for worker in self.awake:
             self.wants(worker, self.processes[worker].ask(self.now_ms))
+
+    def pass_time(self, ms: int) -> None:
+        """Time passes while leases are renewed and taken by all who are awake."""
+        while ms > 0:
+            step_ms = min(ms, TTL_MS // 2)
+            self.now_ms += step_ms
+            ms -= step_ms
+            for worker in self.awake:
+                for take in (False, True):
+                    self.processes[worker].leasing = False
+                    self.keep_leases(worker, take=take)
+                    self._answer_leases(worker)
+
+    def _answer_leases(self, worker: int) -> None:
+        for call in [c for c in self.calls if c.worker == worker]:
+            if isinstance(call.command, Renew | Take) and not call.acted:
+                self._arrive(call, GOOD)
+                self._answer(call)
 
     def hand_over(self, worker: int) -> None:
         """Give the leases back, as a worker does that stops; what is on its way goes on."""
@@ -122,6 +160,20 @@ class World:
             process.give_up()
 
     # What befalls them
+
+    def befall(self, worker: int, trouble: Trouble, other: int) -> None:
+        match trouble:
+            case Trouble.DIES | Trouble.DIES_AND_IS_REPLACED:
+                self.crash(worker, heir_takes_over=trouble is Trouble.DIES_AND_IS_REPLACED)
+            case Trouble.FREEZES:
+                self.paused.add(worker)
+            case Trouble.THAWS:
+                self.paused.clear()
+            case Trouble.IS_THOUGHT_DEAD:
+                self.paused.add(worker)
+                self.take_over(other, self.processes[worker].owner)
+            case Trouble.STOPS:
+                self.hand_over(worker)
 
     def crash(self, worker: int, *, heir_takes_over: bool) -> None:
         """Kill -9; a new process has its place, and maybe its leases at once."""
@@ -140,6 +192,7 @@ class World:
         process = self.processes[worker]
         if worker not in self.paused and not process.leasing:
             process.leasing = True
+            self.thought_dead.add(gone)
             self.wants(worker, [Take(asked_ms=self.now_ms, replacing=gone)])
 
     # What becomes of requests
@@ -163,11 +216,10 @@ class World:
         worker, call.worker = call.worker, None
         self.wants(worker, self.processes[worker].told(call.command, InDoubt(), self.now_ms))
 
-    def calm(self, workers: Iterable[int] = range(WORKERS), *, steps: int = 12) -> None:
-        """All goes well for a while."""
-        wanted = set(workers) - self.paused
+    def calm(self, *, steps: int = 12) -> None:
+        """All goes well for a while, for all who are awake."""
         for _ in range(steps):
-            mine = [call for call in self.calls if call.worker in wanted]
+            mine = [call for call in self.calls if call.worker in self.awake]
             if not mine:
                 return
             for call in mine:
@@ -250,20 +302,14 @@ class World:
         """No more faults: everybody runs, nothing new is decided, the venue answers."""
         self.paused.clear()
         for _ in range(8):
-            self.now_ms += TTL_MS
             # What is on its way to nobody arrives, all of it late.
             for call in [call for call in self.calls if call.worker is None]:
                 self._arrive(call, GOOD)
-            for worker in range(WORKERS):
-                self.keep_leases(worker)
-                self.calm()
-                self.keep_leases(worker, take=True)
-                self.calm()
+            self.pass_time(LONG_MS)
             for _ in range(2):
-                for worker in range(WORKERS):
-                    self.ask(worker)
                 self.calm()
-            self.now_ms += LONG_MS
+                self.ask()
+            self.calm()
 
 
 def namespace_after(namespace: UUID) -> UUID:

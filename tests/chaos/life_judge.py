@@ -118,6 +118,8 @@ def _positions(world: World) -> Iterator[str]:
 def _leases(world: World) -> Iterator[str]:
     """Who believes to hold a shard does: the database says so."""
     for process in world.processes:
+        if process.owner in world.thought_dead:
+            continue
         for lease in process.holdings.leases:
             epoch = process.holdings.epoch(lease.number, world.now_ms / 1000)
             if epoch is not None and not world.books.holds(

@@ -6,22 +6,23 @@ here, with the shortest schedule that shows it. `make check` plays a few hundred
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.chaos.life import LONG_MS, WORKERS, Fate, Luck, World
-from tests.chaos.life_books import TTL_MS
+from tests.chaos.life import LONG_MS, WORKERS, Fate, Luck, Trouble, World
+from tests.chaos.life_books import BOTS, TTL_MS, Bot
 from tests.chaos.life_judge import left_over, violations
 from tests.chaos.life_venue import Deal, Hidden, Reply
 
 workers = st.integers(0, WORKERS - 1)
 numbers = st.integers(0, 7)
-lucks = st.builds(
+a_luck = st.builds(
     Luck,
     fate=st.sampled_from([Fate.WELL, Fate.WELL, Fate.WELL, *Fate]),
     deal=st.sampled_from([Deal.FILL, Deal.FILL, *Deal]),
     hidden=st.sampled_from([Hidden.NOT, Hidden.NOT, Hidden.TO_THE_LAST, *Hidden]),
     reply=st.sampled_from(Reply),
 )
+some_lucks = st.lists(a_luck, max_size=4)
 
 
 class Life(RuleBasedStateMachine):
@@ -36,68 +37,71 @@ class Life(RuleBasedStateMachine):
         self.world.keep_leases(0)
         self.world.calm()
 
-    @rule(worker=workers)
-    def tick(self, worker: int) -> None:
-        self.world.tick(worker)
+    @rule(bots=st.sampled_from([BOTS[:1], BOTS[1:], BOTS]), lucks=some_lucks)
+    def tick(self, bots: tuple[Bot, ...], lucks: list[Luck]) -> None:
+        """What is decided gets as far as there is luck for it."""
+        self.world.tick(bots)
+        self.go_on(lucks)
 
-    @rule(number=numbers, luck=lucks, at_once=st.booleans())
+    @rule(lucks=some_lucks)
+    def ask(self, lucks: list[Luck]) -> None:
+        self.world.ask()
+        self.go_on(lucks)
+
+    @precondition(lambda self: self.world.calls)
+    @rule(number=numbers, luck=a_luck, at_once=st.booleans())
     def a_request_goes_on(self, number: int, luck: Luck, at_once: bool) -> None:
         self.world.go_on(number, luck, at_once=at_once)
 
+    @precondition(lambda self: self.world.calls)
+    @rule(lucks=some_lucks)
+    def the_last_request_goes_on(self, lucks: list[Luck]) -> None:
+        self.go_on(lucks)
+
+    def go_on(self, lucks: list[Luck]) -> None:
+        for luck in lucks:
+            self.world.go_on(-1, luck, at_once=True)
+
+    @precondition(lambda self: self.world.calls)
     @rule(number=numbers)
     def nobody_waits_longer(self, number: int) -> None:
         self.world.time_out(number)
 
-    @rule(worker=workers)
-    def all_goes_well(self, worker: int) -> None:
-        self.world.calm([worker])
+    @rule(ticks=st.booleans(), asks=st.booleans())
+    def all_goes_well(self, ticks: bool, asks: bool) -> None:
+        if ticks:
+            self.world.tick()
+        if asks:
+            self.world.ask()
+        self.world.calm()
 
-    @rule(ms=st.sampled_from([100, 1_000, TTL_MS // 2, TTL_MS, 15_000, LONG_MS]))
-    def time_passes(self, ms: int) -> None:
+    @rule(ms=st.sampled_from([100, 1_000, TTL_MS, 15_000, LONG_MS]), asks=st.booleans())
+    def time_passes(self, ms: int, asks: bool) -> None:
+        if asks:
+            self.world.ask()
+        self.world.pass_time(ms)
+
+    @rule(ms=st.sampled_from([1_000, TTL_MS, LONG_MS]))
+    def time_passes_for_nobody(self, ms: int) -> None:
+        """All leases may run out: the database was away."""
         self.world.now_ms += ms
 
-    @rule(worker=workers, take=st.booleans(), at_once=st.booleans())
-    def keep_leases(self, worker: int, take: bool, at_once: bool) -> None:
+    @rule(worker=workers, take=st.booleans())
+    def keep_leases(self, worker: int, take: bool) -> None:
         self.world.keep_leases(worker, take=take)
-        if at_once:
-            self.world.calm([worker], steps=2)
 
-    @rule(worker=workers, at_once=st.booleans())
-    def ask(self, worker: int, at_once: bool) -> None:
-        self.world.ask(worker)
-        if at_once:
-            self.world.calm([worker])
+    @rule(worker=workers, trouble=st.sampled_from(Trouble), other=workers)
+    def somebody_is_in_trouble(self, worker: int, trouble: Trouble, other: int) -> None:
+        self.world.befall(worker, trouble, other)
 
-    @rule(worker=workers, heir_takes_over=st.booleans())
-    def crash(self, worker: int, heir_takes_over: bool) -> None:
-        self.world.crash(worker, heir_takes_over=heir_takes_over)
-
-    @rule(worker=workers)
-    def pause(self, worker: int) -> None:
-        self.world.paused.add(worker)
-
-    @rule(worker=workers)
-    def resume(self, worker: int) -> None:
-        self.world.paused.discard(worker)
-
-    @rule(worker=workers, victim=workers)
-    def take_over_from_a_silent_one(self, worker: int, victim: int) -> None:
-        if victim in self.world.paused:
-            self.world.take_over(worker, self.world.processes[victim].owner)
-            self.world.calm([worker], steps=2)
-
-    @rule(worker=workers)
-    def hand_over(self, worker: int) -> None:
-        self.world.hand_over(worker)
-
+    @precondition(lambda self: self.world.venue.orders)
     @rule(number=numbers, most=st.sampled_from([1, 99]), ends=st.booleans())
     def the_venue_trades(self, number: int, most: int, ends: bool) -> None:
         orders = self.world.venue.orders
-        if orders:
-            taken = orders[-1 - number % len(orders)]
-            self.world.venue.trade(taken, most, now_ms=self.world.now_ms)
-            if ends:
-                self.world.venue.end(taken)
+        taken = orders[-1 - number % len(orders)]
+        self.world.venue.trade(taken, most, now_ms=self.world.now_ms)
+        if ends:
+            self.world.venue.end(taken)
 
     @invariant()
     def every_promise_is_kept(self) -> None:
