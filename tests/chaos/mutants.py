@@ -98,6 +98,7 @@ DESK: Final = tests("unit/test_desk")
 ASKING: Final = tests("unit/test_reconcile")
 BOOKS: Final = tests("integration/test_store_settlement")
 COMMIT: Final = tests("integration/test_store_trading")
+MOMENTS: Final = tests("integration/test_live_moments")
 EXECUTION: Final = tests("integration/test_execution")
 
 CAUGHT_BY: Final[Mapping[str, Sequence[Check]]] = {
@@ -105,13 +106,13 @@ CAUGHT_BY: Final[Mapping[str, Sequence[Check]]] = {
     "asked_too_early": [ASKING],
     "attempts_not_counted": [EXECUTION],
     "attempts_not_guarded": [COMMIT],
-    "coin_fee_ignored": [tests("unit/test_orders"), BOOKS],
-    "commit_in_doubt_is_dropped": [EXECUTION],
+    "coin_fee_ignored": [BOOKS],
+    "commit_in_doubt_is_dropped": [MOMENTS, EXECUTION],
     "dust_dropped": [tests("unit/test_settlement_rules"), BOOKS],
     "every_error_is_a_rejection": [tests("unit/test_venue_replies", "integration/test_live_send")],
     "foreign_committed_expires": [LIFE, ASKING],
     "given_up_is_forgotten": [ASKING],
-    "kill_switch_not_looked_at": [tests("integration/test_live_worker")],
+    "kill_switch_not_looked_at": [tests("unit/test_last_look")],
     "late_fill_ignored": [LIFE, tests("integration/test_late_fills")],
     "lease_without_fence": [COMMIT],
     "namespace_not_renewed": [tests("integration/test_store_recovery")],
@@ -122,11 +123,11 @@ CAUGHT_BY: Final[Mapping[str, Sequence[Check]]] = {
     "resend_on_timeout": [DESK],
     "second_fill_ignored": [BOOKS],
     "second_worker_of_a_name": [tests("integration/test_shards")],
-    "send_before_commit": [EXECUTION],
+    "send_before_commit": [MOMENTS],
     "sent_past_its_time": [LIFE, DESK],
     "settled_without_its_fills": [tests("unit/test_settlement_rules"), BOOKS],
     "settled_without_lease": [tests("integration/test_settlement_races")],
-    "told_before_commit": [EXECUTION],
+    "told_before_commit": [MOMENTS, EXECUTION],
 }
 """Which checks must catch which patch, the fastest first."""
 
