@@ -9,11 +9,11 @@ WORKERS ?= 3
 BIN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help run test check chaos lock clean
+.PHONY: help run test check chaos chaos-mutants lock clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 run: $(READY) ## Start the demo fleet on a simulated market. Ctrl-C stops it.
 	@exec $(BIN) -m console demo $(ARGS)
@@ -29,6 +29,9 @@ check: $(READY) ## Lint, check formatting and types, run the pure tests. Needs n
 
 chaos: $(READY) ## Kill, cut and break everything under real orders, then judge. FAULTS=500 SEED=1 WORKERS=3
 	@exec $(BIN) -m tests.chaos.run --faults $(FAULTS) --seed $(SEED) --workers $(WORKERS) $(ARGS)
+
+chaos-mutants: $(READY) ## Put known bugs back one at a time: each must turn the suite red. ARGS="--chaos" with real processes.
+	@exec $(BIN) -m tests.chaos.mutants $(ARGS)
 
 lock: $(READY) ## Renew constraints.txt after a change to the pins in pyproject.toml.
 	@$(BIN) -m pip install --quiet uv==0.13.8
