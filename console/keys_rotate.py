@@ -69,8 +69,10 @@ def _rotate_key(user: str, venue: str, wait: bool, as_json: bool) -> None:
         from shared.store import credential_changes as changes
 
         check = await tested(settings, venue, key)
-        _require_same_account(old, check.rights.account)
+        surely_the_same = _require_same_account(old, check.rights.account)
         async with store.begin() as tx:
+            if not surely_the_same:
+                await changes.require_nothing_open(tx, old)
             new = await changes.replace(
                 tx, old, lambda place: vault.seal(key, place), facts=facts_of(hint(key.key), check)
             )
@@ -83,14 +85,18 @@ def _rotate_key(user: str, venue: str, wait: bool, as_json: bool) -> None:
         click.echo(f"Now delete {key_hint(old)} at {venue}.")
 
 
-def _require_same_account(old: "Credential", account: str | None) -> None:
+def _require_same_account(old: "Credential", account: str | None) -> bool:
+    """Whether the venue says that it is. Raises `Refused` where it says that it is not."""
     known = old.facts.get("account")
-    if known is not None and account is not None and known != account:
+    if known is None or account is None:
+        return False
+    if known != account:
         raise Refused(
             f"this key belongs to another account of {old.venue} than the one it would replace, "
             "whose orders it could not ask for: stop the user's bots, then `botfleet keys remove` "
             "and `botfleet keys add`"
         )
+    return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

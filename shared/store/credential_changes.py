@@ -149,16 +149,7 @@ async def remove(tx: Transaction, credential: Credential) -> None:
     Raises `Refused` while a real position is unclosed, or a real order unsettled, on the account.
     """
     await _stop_commits(tx, credential.user_id)
-    unclosed = await tx.scalar(
-        select(func.count())
-        .select_from(positions)
-        .where(*_live(positions, credential), text(f"positions.{UNCLOSED_POSITION}"))
-    )
-    unsettled = await tx.scalar(
-        select(func.count())
-        .select_from(orders)
-        .where(*_live(orders, credential), text(f"orders.{UNSETTLED_ORDER}"))
-    )
+    unclosed, unsettled = await _open_at_the_venue(tx, credential)
     if unclosed or unsettled:
         raise Refused(
             f"{credential.user} has {unclosed} unclosed live positions and {unsettled} unsettled "
@@ -180,6 +171,34 @@ async def remove(tx: Transaction, credential: Credential) -> None:
             **_NO_SECRET,
         )
     )
+
+
+async def require_nothing_open(tx: Transaction, credential: Credential) -> None:
+    """Raises `Refused` while something real is open that only a key of the same account can
+    sell or ask for: whether the new key is one, nobody can tell."""
+    await _stop_commits(tx, credential.user_id)
+    unclosed, unsettled = await _open_at_the_venue(tx, credential)
+    if unclosed or unsettled:
+        raise Refused(
+            f"{credential.venue} does not tell which account this key belongs to, and "
+            f"{credential.user} has {unclosed} unclosed live positions and {unsettled} unsettled "
+            "live orders there: `botfleet bots stop` sells what is open; then replace the key"
+        )
+
+
+async def _open_at_the_venue(tx: Transaction, credential: Credential) -> tuple[int, int]:
+    """How many real positions are unclosed and real orders unsettled on the account."""
+    unclosed = await tx.scalar(
+        select(func.count())
+        .select_from(positions)
+        .where(*_live(positions, credential), text(f"positions.{UNCLOSED_POSITION}"))
+    )
+    unsettled = await tx.scalar(
+        select(func.count())
+        .select_from(orders)
+        .where(*_live(orders, credential), text(f"orders.{UNSETTLED_ORDER}"))
+    )
+    return unclosed or 0, unsettled or 0
 
 
 async def forget_retired(tx: Transaction) -> int:

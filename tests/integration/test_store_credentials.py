@@ -240,6 +240,16 @@ async def test_a_key_is_not_removed_under_what_is_real_and_open(store: Store) ->
     assert opened(await read(store, credential.id)) == FIRST
 
 
+async def test_a_key_of_nobody_knows_which_account_waits_for_what_is_open(store: Store) -> None:
+    credential = await add(store)
+    async with store.begin() as tx:
+        await changes.require_nothing_open(tx, credential)
+    await a_position(store, credential, Mode.LIVE)
+    with pytest.raises(Refused, match="does not tell which account"):
+        async with store.begin() as tx:
+            await changes.require_nothing_open(tx, credential)
+
+
 async def test_paper_and_other_venues_do_not_keep_a_key(store: Store) -> None:
     kraken, binance = await add(store), await add(store, venue="binance")
     await a_position(store, kraken, Mode.PAPER)
