@@ -11,6 +11,8 @@ from tests.chaos.records import Records
 
 CANARY: Final = "Q2FuYXJ5"
 """In every API secret."""
+COOLDOWN_SECS: Final = 6
+"""Twelve bots of a venue trade as often as its limits for one address allow."""
 COMMANDS_SECS: Final = 240.0
 
 
@@ -43,7 +45,12 @@ async def start_bots(fleet: Fleet) -> None:
         "SELECT bots.id, users.name FROM bots JOIN users ON users.id = user_id ORDER BY bots.id"
     )
     live = [str(row["id"]) for row in rows if not row["name"].startswith("paper")]
-    commands = [_command("bots", "set", id_, "--mode", "live", "--no-wait") for id_ in live]
+    commands = [
+        _command(
+            "bots", "set", id_, f"cooldown_secs={COOLDOWN_SECS}", "--mode", "live", "--no-wait"
+        )
+        for id_ in live
+    ]
     ids = [str(row["id"]) for row in rows]
     await _all(fleet, [*commands, _command("bots", "start", *ids, "--no-wait")])
 

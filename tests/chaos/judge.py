@@ -23,7 +23,7 @@ UNRESOLVED_SECS: Final = 90.0
 TAKEOVER_MARGIN_SECS: Final = 2.0
 """For machines that are busy with other things; the report has the times themselves."""
 
-BINARY_CHUNK: Final = 1 << 20
+CHUNK_BYTES: Final = 1 << 20
 
 _FOR_ALL: Final[Sequence[Callable[[History], checker.Found]]] = (
     checker.no_shard_was_held_twice,
@@ -245,7 +245,7 @@ def _contains(path: Path, texts: Collection[str]) -> bool:
     wanted = [text.encode() for text in texts]
     tail = b""
     with path.open("rb") as file:
-        while chunk := file.read(BINARY_CHUNK):
+        while chunk := file.read(CHUNK_BYTES):
             if any(text in tail + chunk for text in wanted):
                 return True
             tail = chunk[-256:]

@@ -8,7 +8,15 @@ import contextlib
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -68,9 +76,25 @@ class Nemesis:
         """Inject every fault of the plan; returns when all are healed."""
         started = time.monotonic()
         async with asyncio.TaskGroup() as tasks:
+            running: set[asyncio.Task[None]] = set()
             for number, step in enumerate(plan):
+                if step.alone:
+                    at = time.monotonic()
+                    await self._until_calm(running)
+                    await self._inject(step)
+                    await self._until_calm(running)
+                    started += time.monotonic() - at
+                    continue
                 await asyncio.sleep(started + step.at_secs - time.monotonic())
-                tasks.create_task(self._inject(step), name=f"fault {number}: {step.name}")
+                task = tasks.create_task(self._inject(step), name=f"fault {number}: {step.name}")
+                running.add(task)
+                task.add_done_callback(running.discard)
+
+    async def _until_calm(self, running: Collection[asyncio.Task[None]]) -> None:
+        """Return when these faults are healed, and what they did to leases is over."""
+        if running:
+            await asyncio.wait(tuple(running))
+        await asyncio.sleep(self.world.records.lease_ttl_secs + 2 * self.world.records.poll_secs)
 
     async def _inject(self, step: Step) -> None:
         self.world.records.injected[step.name] += 1

@@ -33,6 +33,14 @@ PROCESS_FAULTS: Final[Mapping[str, float]] = {
 }
 """By weight."""
 
+TAKEOVERS: Final = (
+    "kill a worker",
+    "kill a worker, start it later",
+    "freeze a worker past its lease",
+)
+"""Faults after which others must take over within the promised time."""
+ALONE_RATE: Final = 0.3
+
 LINK_FAULTS: Final[Mapping[str, float]] = {
     "cut": 2,
     "reset": 3,
@@ -114,7 +122,8 @@ class Step:
 
     `pick` (from 0 to below 1) chooses among processes. `link` is the connection that a fault of
     a link harms, of one process or, if `everywhere`, of all. `faults` are the fields of the
-    simulator's faults, with their venue.
+    simulator's faults, with their venue. `alone` has everything else healed before and after: so
+    much of a promise about time can be shown.
     """
 
     at_secs: float
@@ -123,6 +132,7 @@ class Step:
     secs: float
     link: str | None = None
     everywhere: bool = False
+    alone: bool = False
     faults: Sequence[Mapping[str, Any]] = field(default=())
 
     @property
@@ -157,7 +167,8 @@ def _process_step(draw: random.Random, at_secs: float, ttl_secs: float, calm: bo
         secs = draw.uniform(0.5, 6.0)
     else:
         secs = draw.uniform(0.2, 0.8) * ttl_secs
-    return Step(at_secs=at_secs, kind=kind, pick=draw.random(), secs=secs)
+    alone = kind in TAKEOVERS and draw.random() < ALONE_RATE
+    return Step(at_secs=at_secs, kind=kind, pick=draw.random(), secs=secs, alone=alone)
 
 
 def _link_step(draw: random.Random, at_secs: float, ttl_secs: float, calm: bool) -> Step:
