@@ -216,6 +216,16 @@ class Floor:
         wanted = worker.committed + 1
         await self.drive(lambda: worker.committed >= wanted, 0.9)
 
+    async def trade_until(self, position: str, factor: float = 1.0) -> None:
+        """Publish ticks until the last position has this status, however many orders it takes."""
+
+        async def holds() -> bool:
+            await self.tick(factor)
+            await asyncio.sleep(PAUSE_SECS)
+            return bool((await self.position()).status == position)
+
+        await until(holds)
+
     async def order(self) -> Row[Any]:
         """The last order."""
         return (await rows(self.store, t.orders))[-1]
@@ -232,11 +242,14 @@ class Floor:
         """Wait until the last position has one of these statuses."""
         return await _seen(self.position, lambda row: row.status in statuses)
 
-    async def trouble(self) -> str | None:
-        """What is wrong with the key."""
-        (row,) = await rows(self.store, t.credentials)
-        trouble: str | None = row.trouble
-        return trouble
+    async def has_trouble(self, *, said: bool = True) -> None:
+        """Wait until the key is said to be in trouble, or not to be."""
+
+        async def holds() -> bool:
+            (key,) = await rows(self.store, t.credentials)
+            return (key.trouble is not None) is said
+
+        await until(holds)
 
     async def agrees(self) -> None:
         """See that our books and the venue's are the same, to the last digit."""
