@@ -131,9 +131,9 @@ def _say(report: "AccountReport") -> None:
 def _print(since: datetime, reports: "Sequence[AccountReport]", *, dry_run: bool) -> None:
     click.echo(f"What was ordered since {iso(since)}:")
     print_table(
-        ("Account", "Order", "Bot", "Pair", "Position", "Status", "Executed", "Outcome"),
+        ("Account", "Order", "Bot", "Pair", "Sequence", "Status", "Executed", "Outcome"),
         (row for report in reports for row in _orders(report)),
-        right=("Bot", "Position", "Executed"),
+        right=("Bot", "Sequence", "Executed"),
         empty="No order that the database does not know.",
     )
     for report in reports:

@@ -273,7 +273,7 @@ class AccountRecovery:
                 self._refused[id_] = written
                 outcome = f"not adopted: {written}"
             else:
-                outcome = f"adopted: position {written.sequence} is {written.position.status}"
+                outcome = f"adopted: sequence {written.sequence} is {written.position.status}"
                 closed = written.position.status is PositionStatus.CLOSED
                 answer = Answer.CLOSED if closed and told.executed else answer
         self.report.found.append(_looked_for(order, told=told, outcome=outcome))
