@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from shared.failpoints import WHERE, Point
 from tests.acceptance.fleet import Member
-from tests.chaos.plan import MANY_AT_ONCE, Step
+from tests.chaos.plan import MANY_AT_ONCE, VENUES, Step
 from tests.chaos.proxy import BOTH, Proxy, Trap, Way
 from tests.chaos.records import Disturbance, Harm, Loss, now
 from tests.chaos.world import Slot, World
@@ -40,6 +40,7 @@ _PATTERNS: Final[Mapping[str, tuple[bytes, bytes]]] = {
     "kraken": (b"/0/private/AddOrder", b"HTTP/1.1 200"),
     "binance": (b"POST /api/v3/order", b"HTTP/1.1 200"),
 }
+_IN_REQUESTS: Final = ("lose the answer", "cut inside")
 _LASTING: Final[Mapping[str, Callable[[Proxy], None]]] = {
     "refuse": Proxy.refuse,
     "black hole": Proxy.black_hole,
@@ -122,7 +123,10 @@ class Nemesis:
             await self.world.mend_venues(step.faults)
 
     async def _harm_links(self, step: Step, link: str) -> None:
-        slots = self.world.slots if step.everywhere else [_picked(self.world.slots, step)]
+        concerned = self.world.slots
+        if link in VENUES and step.kind in _IN_REQUESTS:
+            concerned = self.world.workers  # price streams place no orders
+        slots = concerned if step.everywhere else [_picked(concerned, step)]
         harm = Harm.DATABASE_LINK if link == "postgres" else Harm.ASKING
         target = ", ".join(slot.name for slot in slots)
         proxies = [slot.links[link] for slot in slots]
@@ -134,7 +138,7 @@ class Nemesis:
                 step,
                 target,
                 Harm.OTHER if link == "amqp" else harm,
-                venue=None if link in ("amqp", "postgres") else link,
+                venue=link if link in VENUES else None,
             ):
                 await self._harm(step, link, proxies)
 
