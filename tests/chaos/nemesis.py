@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from shared.failpoints import WHERE, Point
 from tests.acceptance.fleet import Member
+from tests.chaos.member import SAID
 from tests.chaos.plan import MANY_AT_ONCE, VENUES, Step
 from tests.chaos.proxy import BOTH, Proxy, Trap, Way
 from tests.chaos.records import Disturbance, Harm, Loss, now
@@ -33,6 +34,8 @@ TWIN_SECS: Final = 45.0
 """Within this, one of two workers of the same name must be gone, whatever else goes wrong."""
 
 LONG_TRAP_SECS: Final = 15.0
+STOP_SECS: Final = 45.0
+"""A stop waits for what is in flight, and for a database or a broker that is away."""
 _PATTERNS: Final[Mapping[str, tuple[bytes, bytes]]] = {
     # What a request that matters has in it, and what its answer does.
     "postgres": (b"COMMIT", b"COMMIT\x00"),
@@ -192,14 +195,7 @@ class Nemesis:
         """A worker is stopped as an operator would, and one of a new name joins."""
         async with self._worker(step) as slot:
             with self._disturbing(step, slot.name, Harm.OTHER):
-                member = slot.member
-                assert member is not None
-                member.signal(signal.SIGTERM)
-                with contextlib.suppress(TimeoutError):
-                    await member.ended(within_secs=30.0)
-                if member.running:
-                    self.world.records.broken.append(f"{member.name} did not stop in 30 s")
-                    await self.world.kill(slot)
+                await self._stop(slot)
                 slot.name = next(self.world.names)
                 await self.world.start(slot)
 
@@ -233,10 +229,12 @@ class Nemesis:
                 member = await self.world.start(slot, failpoint=f"{name}={action}@{hit}")
                 with contextlib.suppress(TimeoutError):
                     await member.ended(within_secs=LONG_TRAP_SECS)
-                if member.running:
-                    if action == "exit":
-                        self.world.records.idle[step.name] += 1
-                else:
+                if SAID not in member.text():
+                    # Some points are crossed at the end only; and none may stay armed.
+                    await self._stop(slot)
+                if SAID not in member.text():
+                    self.world.records.idle[step.name] += 1
+                if not member.running:
                     await self.world.start(slot)
 
     async def harm_stream(self, step: Step) -> None:
@@ -268,6 +266,18 @@ class Nemesis:
             if not slot.running:
                 await self.world.start(slot)
             yield slot
+
+    async def _stop(self, slot: Slot) -> None:
+        """Stop a process as an operator would; it must end in bounded time."""
+        member = slot.member
+        assert member is not None
+        member.signal(signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            await member.ended(within_secs=STOP_SECS)
+        if member.running:
+            text = f"{member.log.name} did not stop in {STOP_SECS:g} s"
+            self.world.records.broken.append(text)
+            await self.world.kill(slot)
 
     async def _freeze(self, slot: Slot, secs: float) -> None:
         member = slot.member
