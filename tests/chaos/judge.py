@@ -55,11 +55,13 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Takeover:
-    """How long after its holder's loss the last of its shards was held by another."""
+    """How long after its holder's loss the last of its leases was held by another."""
 
     loss: Loss
+    kind: str
+    """`shard`, or `price_stream`."""
     secs: float
-    shards: int
+    leases: int
     undisturbed: bool
     """Whether nothing else went wrong meanwhile: then the promised time counts."""
 
@@ -98,12 +100,12 @@ def all_is_resolved_soon_after_the_faults(evidence: Evidence) -> checker.Found:
             yield f"resolved {late:.1f} s after the last fault", (order,)
 
 
-def shards_are_taken_over_in_time(evidence: Evidence) -> checker.Found:
+def leases_are_taken_over_in_time(evidence: Evidence) -> checker.Found:
     records = evidence.records
     bound = records.lease_ttl_secs + records.poll_secs + TAKEOVER_MARGIN_SECS
     for takeover in takeovers(evidence.history, records):
         if takeover.undisturbed and takeover.secs > bound:
-            text = f"{takeover.shards} shards of {takeover.loss.owner}, lost {takeover.loss.at}"
+            text = f"{takeover.leases} leases of {takeover.loss.owner}, lost {takeover.loss.at}"
             yield f"{text}, were held again after {takeover.secs:.2f} s", ()
 
 
@@ -122,7 +124,7 @@ OWN_RULES: Final[Sequence[Callable[[Evidence], checker.Found]]] = (
     every_event_was_sent,
     nothing_stays_unresolved,
     all_is_resolved_soon_after_the_faults,
-    shards_are_taken_over_in_time,
+    leases_are_taken_over_in_time,
     no_secret_is_in_any_artefact,
     the_run_itself_saw_nothing_wrong,
 )
@@ -147,13 +149,12 @@ def net_unresolved_secs(order: Row, records: Records) -> float | None:
 
 
 def takeovers(history: History, records: Records) -> list[Takeover]:
-    """One per loss of a worker that held shards, which were then taken."""
-    by_shard = checker.shard_grants(history).values()
+    """One per loss of a process that held leases, which were then taken."""
     found = []
     for loss in records.losses:
         waits = [
-            (later["granted_from"] - loss.at).total_seconds()
-            for grants in by_shard
+            (kind, (later["granted_from"] - loss.at).total_seconds())
+            for (kind, _), grants in checker.grants_by_lease(history).items()
             for earlier, later in pairwise(grants)
             if earlier["owner"] == loss.owner
             and earlier["granted_until"] is not None
@@ -162,14 +163,14 @@ def takeovers(history: History, records: Records) -> list[Takeover]:
             and earlier["ended_why"] != "released"
         ]
         if waits:
-            found.append(
-                Takeover(
-                    loss=loss,
-                    secs=max(waits),
-                    shards=len(waits),
-                    undisturbed=_undisturbed(loss, records),
-                )
+            takeover = Takeover(
+                loss=loss,
+                kind=str(waits[0][0]),
+                secs=max(secs for _, secs in waits),
+                leases=len(waits),
+                undisturbed=_undisturbed(loss, records),
             )
+            found.append(takeover)
     return found
 
 

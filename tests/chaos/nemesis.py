@@ -247,6 +247,7 @@ class Nemesis:
                 if "freeze" in step.kind:
                     await self._freeze(slot, 2 * step.secs)
                 else:
+                    await self._lose(slot)
                     await self.world.kill(slot)
                     await asyncio.sleep(step.secs)
                     await self.world.start(slot)
@@ -289,7 +290,7 @@ class Nemesis:
             member.signal(signal.SIGCONT)
 
     async def _lose(self, slot: Slot) -> None:
-        """Note that a worker is about to be lost. Asking takes a moment, so it comes first."""
+        """Note that a process is about to be lost. Asking takes a moment, so it comes first."""
         owner = await self.world.owner_of(slot)
         if owner is not None:
             self.world.records.losses.append(Loss(owner=owner, at=now()))

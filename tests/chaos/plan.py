@@ -37,6 +37,7 @@ TAKEOVERS: Final = (
     "kill a worker",
     "kill a worker, start it later",
     "freeze a worker past its lease",
+    "kill the leading stream",
 )
 """Faults after which others must take over within the promised time."""
 ALONE_RATE: Final = 0.3

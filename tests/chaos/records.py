@@ -45,7 +45,7 @@ class Disturbance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """A worker process that was killed, or frozen past its lease, while it may have held shards."""
+    """A process that was killed, or frozen past its lease, while it may have held leases."""
 
     owner: str
     """As the leases name it, or what its name begins with."""

@@ -75,17 +75,15 @@ def _orders(evidence: Evidence) -> Iterator[str]:
 
 def _takeovers(evidence: Evidence) -> Iterator[str]:
     taken = judge.takeovers(evidence.history, evidence.records)
-    undisturbed = [each.secs for each in taken if each.undisturbed]
     records = evidence.records
-    promised = f"{records.lease_ttl_secs:g} s lease, {records.poll_secs:g} s poll"
-    yield _line(f"workers lost whose shards were taken over ({promised})", len(taken))
-    for name, secs in (
-        ("with nothing else wrong", undisturbed),
-        ("all", [each.secs for each in taken]),
-    ):
-        if secs:
-            figures = f"{median(secs):.2f} / {max(secs):.2f}"
-            yield _line(f"  seconds, median / maximum of {len(secs)}, {name}", figures)
+    yield f"takeovers ({records.lease_ttl_secs:g} s lease, {records.poll_secs:g} s poll)"
+    for kind, name in (("shard", "shards of a lost worker"), ("price_stream", "a lost stream")):
+        of_kind = [each for each in taken if each.kind == kind]
+        quiet = [each for each in of_kind if each.undisturbed]
+        for chosen, how in ((quiet, "with nothing else wrong"), (of_kind, "all")):
+            if secs := [each.secs for each in chosen]:
+                figures = f"{median(secs):.2f} / {max(secs):.2f}"
+                yield _line(f"  {name}, {how}: {len(secs)}; seconds, median / maximum", figures)
 
 
 def unknown_by_outcome(history: History) -> Mapping[str, int]:

@@ -106,10 +106,10 @@ def test_a_takeover_is_measured_from_the_loss_to_the_last_shard(tmp_path: Path) 
     case.records.losses = [Loss(owner="1 (x)", at=at(10))]
     case.records.disturbances = [disturbed(Harm.WORKER, 9.9, 12)]
     (takeover,) = judge.takeovers(case.history, case.records)
-    assert (takeover.secs, takeover.shards, takeover.undisturbed) == (8.5, 1, True)
-    assert list(judge.shards_are_taken_over_in_time(case))
+    assert (takeover.secs, takeover.leases, takeover.undisturbed) == (8.5, 1, True)
+    assert list(judge.leases_are_taken_over_in_time(case))
     case.records.disturbances.append(disturbed(Harm.DATABASE, 11, 12))
-    assert not list(judge.shards_are_taken_over_in_time(case))
+    assert not list(judge.leases_are_taken_over_in_time(case))
 
 
 def test_what_a_worker_gave_back_itself_is_no_takeover(tmp_path: Path) -> None:
