@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Final
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from tests.servers import PrivateServer, ServersMissing, private_postgres, private_rabbitmq
 from tests.servers.choice import POSTGRES, RABBITMQ
@@ -20,6 +20,8 @@ from tests.servers.session import PostgresSession, RabbitMQSession, way_of
 # profile, `make test` the full one.
 settings.register_profile("full", deadline=None)
 settings.register_profile("quick", deadline=None, max_examples=25)
+# `make chaos-mutants` wants to know that there is an example, not which one is the shortest.
+settings.register_profile("unshrunk", deadline=None, phases=[Phase.generate])
 settings.load_profile("full")
 
 OURS: Final = ("DATABASE_URL", "CLOUDAMQP_URL", "RABBITMQ_URL", "WORKER_ID", "PORT")
