@@ -54,7 +54,9 @@ class KeyRing:
 
     def refused(self, credential_id: int, why: str) -> None:
         """This key cannot be used: say so soon."""
-        if self._troubled.get(credential_id) != why:
+        if self._troubled.get(credential_id) == why:
+            self._news.pop(credential_id, None)  # it did answer in between, but no more
+        else:
             self._news[credential_id] = why
 
     def answered(self, credential_id: int) -> None:

@@ -39,8 +39,9 @@ MARGIN_SECS: Final = 0.05
 """How much before `send_by` the venue is told to refuse."""
 GRACE_SECS: Final = 1.0
 """How long after `send_by` the answer to a new order is waited for."""
-PATIENCE_SECS: Final = 10.0
-"""How long a question waits for its turn."""
+PATIENCE_SECS: Final = 30.0
+"""How long a question waits for its turn. Who gives up starts from the first of its requests:
+a Kraken key without calls left gets one back every three seconds."""
 QUESTION_SECS: Final = 5.0
 """How long it may take then."""
 START_SECS: Final = 5.0
