@@ -6,13 +6,13 @@ a process that died had on its way may still arrive.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 from uuid import UUID, uuid5
 
-from shared.orders import LiveOrder
-from tests.chaos.life_books import BOTS, TTL_MS, Books, Bot, LeaseRow
+from shared.orders import UNSETTLED, LiveOrder, OrderStatus
+from tests.chaos.life_books import BOTS, Books, Bot, LeaseRow
 from tests.chaos.life_venue import Deal, Hidden, Reply, Venue
 from tests.chaos.life_worker import (
     Ask,
@@ -119,7 +119,7 @@ class World:
         owner = self.processes[worker].owner
         self.calls += [Call(worker=worker, owner=owner, command=each) for each in commands]
 
-    def keep_leases(self, worker: int, *, take: bool = False) -> None:
+    def keep_leases(self, worker: int, take: bool = False) -> None:
         if worker not in self.paused:
             self.wants(worker, self.processes[worker].keep_leases(self.now_ms, take=take))
 
@@ -136,15 +136,21 @@ class World:
 
     def pass_time(self, ms: int) -> None:
         """Time passes while leases are renewed and taken by all who are awake."""
-        while ms > 0:
-            step_ms = min(ms, TTL_MS // 2)
-            self.now_ms += step_ms
-            ms -= step_ms
-            for worker in self.awake:
-                for take in (False, True):
-                    self.processes[worker].leasing = False
-                    self.keep_leases(worker, take=take)
-                    self._answer_leases(worker)
+        kept = [
+            lease.number
+            for worker in self.awake
+            for lease in self.processes[worker].holdings.leases
+            if self.books.holds(lease.number, lease.owner, self.now_ms, epoch=lease.epoch)
+        ]
+        self.now_ms += ms
+        for shard in kept:
+            row = self.books.leases[shard]
+            self.books.leases[shard] = replace(row, expires_ms=self.now_ms + 1)
+        for worker in self.awake:
+            for take in (False, True):
+                self.processes[worker].leasing = False
+                self.keep_leases(worker, take=take)
+                self._answer_leases(worker)
 
     def _answer_leases(self, worker: int) -> None:
         for call in [c for c in self.calls if c.worker == worker]:
@@ -197,7 +203,7 @@ class World:
 
     # What becomes of requests
 
-    def go_on(self, number: int, luck: Luck, *, at_once: bool = False) -> None:
+    def go_on(self, number: int, luck: Luck, at_once: bool = False) -> None:
         """One request arrives or is lost, or one answer arrives: both, `at_once`."""
         if not self.calls:
             return
@@ -207,6 +213,24 @@ class World:
             if not at_once:
                 return
         self._answer(call)
+
+    def chain(self, lucks: Iterable[Luck]) -> None:
+        """The last request goes on, and what it leads to."""
+        for luck in lucks:
+            self.go_on(-1, luck, at_once=True)
+
+    def trade(self, number: int, most: int, ends: bool) -> None:
+        """An order that rests at the venue trades, or ends."""
+        orders = self.venue.orders
+        if orders:
+            taken = orders[-1 - number % len(orders)]
+            self.venue.trade(taken, most, now_ms=self.now_ms)
+            if ends:
+                self.venue.end(taken)
+
+    def jump(self, ms: int) -> None:
+        """Time passes for nobody: the database was away, and all leases may run out."""
+        self.now_ms += ms
 
     def time_out(self, number: int) -> None:
         """Somebody stops waiting for what is still on its way, and may arrive."""
@@ -301,15 +325,21 @@ class World:
     def drain(self) -> None:
         """No more faults: everybody runs, nothing new is decided, the venue answers."""
         self.paused.clear()
-        for _ in range(8):
+        for _ in range(12):
             # What is on its way to nobody arrives, all of it late.
             for call in [call for call in self.calls if call.worker is None]:
                 self._arrive(call, GOOD)
             self.pass_time(LONG_MS)
-            for _ in range(2):
-                self.calm()
-                self.ask()
             self.calm()
+            self.ask()
+            self.calm()
+            if all(self._is_over(order) for order in self.books.orders.values()):
+                break
+
+    def _is_over(self, order: LiveOrder) -> bool:
+        taken = self.venue.of(order.client_order_id)
+        watched = order.status is OrderStatus.NOT_PLACED
+        return order.status not in UNSETTLED and not (watched and taken)
 
 
 def namespace_after(namespace: UUID) -> UUID:

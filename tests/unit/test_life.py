@@ -4,6 +4,9 @@ The model (tests/chaos/life.py) uses the product's own rules, so that a mistake 
 here, with the shortest schedule that shows it. `make check` plays a few hundred schedules.
 """
 
+from typing import Final
+
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -11,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.chaos.life import LONG_MS, WORKERS, Fate, Luck, Trouble, World
 from tests.chaos.life_books import BOTS, TTL_MS, Bot
 from tests.chaos.life_judge import left_over, violations
+from tests.chaos.life_play import play, schedule, shortest
 from tests.chaos.life_venue import Deal, Hidden, Reply
 
 workers = st.integers(0, WORKERS - 1)
@@ -41,12 +45,12 @@ class Life(RuleBasedStateMachine):
     def tick(self, bots: tuple[Bot, ...], lucks: list[Luck]) -> None:
         """What is decided gets as far as there is luck for it."""
         self.world.tick(bots)
-        self.go_on(lucks)
+        self.world.chain(lucks)
 
     @rule(lucks=some_lucks)
     def ask(self, lucks: list[Luck]) -> None:
         self.world.ask()
-        self.go_on(lucks)
+        self.world.chain(lucks)
 
     @precondition(lambda self: self.world.calls)
     @rule(number=numbers, luck=a_luck, at_once=st.booleans())
@@ -56,11 +60,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.world.calls)
     @rule(lucks=some_lucks)
     def the_last_request_goes_on(self, lucks: list[Luck]) -> None:
-        self.go_on(lucks)
-
-    def go_on(self, lucks: list[Luck]) -> None:
-        for luck in lucks:
-            self.world.go_on(-1, luck, at_once=True)
+        self.world.chain(lucks)
 
     @precondition(lambda self: self.world.calls)
     @rule(number=numbers)
@@ -84,7 +84,7 @@ class Life(RuleBasedStateMachine):
     @rule(ms=st.sampled_from([1_000, TTL_MS, LONG_MS]))
     def time_passes_for_nobody(self, ms: int) -> None:
         """All leases may run out: the database was away."""
-        self.world.now_ms += ms
+        self.world.jump(ms)
 
     @rule(worker=workers, take=st.booleans())
     def keep_leases(self, worker: int, take: bool) -> None:
@@ -97,11 +97,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.world.venue.orders)
     @rule(number=numbers, most=st.sampled_from([1, 99]), ends=st.booleans())
     def the_venue_trades(self, number: int, most: int, ends: bool) -> None:
-        orders = self.world.venue.orders
-        taken = orders[-1 - number % len(orders)]
-        self.world.venue.trade(taken, most, now_ms=self.world.now_ms)
-        if ends:
-            self.world.venue.end(taken)
+        self.world.trade(number, most, ends)
 
     @invariant()
     def every_promise_is_kept(self) -> None:
@@ -115,5 +111,17 @@ class Life(RuleBasedStateMachine):
         assert not found, "\n".join(found)
 
 
+EXAMPLES: Final = settings().max_examples
 TestLife = Life.TestCase
-TestLife.settings = settings(max_examples=settings().max_examples * 8, stateful_step_count=50)
+TestLife.settings = settings(max_examples=EXAMPLES * 2, stateful_step_count=40)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_schedules_from_seeds_keep_every_promise(part: int) -> None:
+    """Many more than Hypothesis plays in the same time, and further into an order's life."""
+    for seed in range(part * EXAMPLES * 10, (part + 1) * EXAMPLES * 10):
+        steps = schedule(seed)
+        if play(steps):
+            steps = shortest(steps)
+            told = [*map(str, steps), *play(steps)]
+            pytest.fail(f"the schedule of seed {seed}, shortened:\n" + "\n".join(told))
