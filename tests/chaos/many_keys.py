@@ -2,6 +2,7 @@
 process for each, with a test of the key."""
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,12 @@ from tests.acceptance.fleet import Fleet
 from tests.acceptance.live_fleet import CASH, LiveFleet
 
 CANARY: Final = "Q2FuYXJ5"
+
+_GO_LIVE: Final = """
+    UPDATE bots SET mode = 'live', status = 'active',
+        risk_profile = jsonb_set(risk_profile::jsonb, '{cooldown_secs}', $2::text::jsonb)::json
+    WHERE venue = $1
+"""
 
 
 async def add_accounts(fleet: Fleet, folder: Path, *, users: int) -> LiveFleet:
@@ -39,9 +46,14 @@ async def add_accounts(fleet: Fleet, folder: Path, *, users: int) -> LiveFleet:
     return live
 
 
-async def go_live(fleet: Fleet) -> None:
-    """Make every bot live and active, before any worker has seen it."""
-    await fleet.query("UPDATE bots SET mode = 'live', status = 'active'")
+async def go_live(fleet: Fleet, *, cooldown_secs: Mapping[str, float]) -> None:
+    """Make every bot live and active, before any worker has seen it.
+
+    They rest between two positions, by venue: who uses up a key's requests trades no faster, but
+    is slow to find out what became of its orders.
+    """
+    for venue, secs in cooldown_secs.items():
+        await fleet.query(_GO_LIVE, venue, str(secs))
 
 
 async def _add_key(live: LiveFleet, store: Store, vault: Vault, *, user: str, venue: str) -> None:

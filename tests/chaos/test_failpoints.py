@@ -10,9 +10,9 @@ from tests.chaos.failpoint_matrix import combinations, run
 from tests.chaos.member import Action
 
 SAMPLE: Final = {
-    Action.EXIT: {Point.AFTER_COMMIT, Point.AFTER_SEND, Point.BEFORE_TICKS},
+    Action.EXIT: {Point.AFTER_COMMIT, Point.AFTER_SEND, Point.AFTER_LOAD, Point.BEFORE_TICKS},
     Action.RAISE: {Point.AFTER_COMMIT, Point.IN_TAKE},
-    Action.PAUSE: {Point.BEFORE_SEND, Point.AFTER_LOAD, Point.BEFORE_RENEW},
+    Action.PAUSE: {Point.BEFORE_SEND, Point.BEFORE_RENEW},
 }
 """The worst moments to die, to fail and to freeze in, as far as one can tell."""
 
