@@ -85,8 +85,8 @@ class Run:
         stuck = re.search(r"\bStuck: (.*)", output)
         if verdict is None and stuck is None:
             raise CannotTell(f"there is no verdict: {_tail(output)}")
-        rule = re.search(r"^(?:VIOLATION|wrong:|violated:|\[).*", output, re.MULTILINE)
-        said = [match[0] for match in (rule, verdict, stuck) if match is not None]
+        broken = re.search(r"^([a-z]+(?:_[a-z]+)+(?: \(paper\))?|wrong): .*", output, re.MULTILINE)
+        said = [match[0] for match in (broken, stuck, verdict) if match is not None]
         return f"{self}: {said[0][:100]}"
 
     def __str__(self) -> str:

@@ -66,7 +66,7 @@ def test_a_run_counts_by_its_verdict() -> None:
     check = Run(("tests.chaos.run", "--faults", "1"))
     assert check.red(0, "verdict: 0 violations") is None
     assert "Stuck: not within" in str(check.red(1, "tests.fleet.Stuck: not within 9 s: it\n"))
-    red = check.red(1, "…\nverdict: 3 violations, after 9 s\n")
-    assert red == "run --faults 1: verdict: 3 violations, after 9 s"
+    red = check.red(1, "…\nno_order_is_lost: 3 times\n  one: 1\nverdict: 3 violations\n")
+    assert red == "run --faults 1: no_order_is_lost: 3 times"
     with pytest.raises(CannotTell, match="no verdict"):
         check.red(1, "OSError: no space left")
