@@ -123,6 +123,7 @@ CAUGHT_BY: Final[Mapping[str, Sequence[Check]]] = {
     "kill_switch_not_looked_at": [tests("unit/test_last_look")],
     "late_fill_ignored": [tests("integration/test_late_fills")],
     "lease_without_fence": [COMMIT],
+    "mistake_after_commit": [MOMENTS],
     "namespace_not_renewed": [tests("integration/test_store_recovery")],
     "no_answer_is_a_rejection": [tests("integration/test_live_turns")],
     "not_found_is_final": [ASKING, LIFE],
@@ -140,22 +141,22 @@ CAUGHT_BY: Final[Mapping[str, Sequence[Check]]] = {
 """Which checks must catch which patch, the fastest first."""
 
 
-def matrix(*words: str) -> Run:
-    return Run(("tests.chaos.failpoint_matrix", *words))
+def moments(*failpoints: str) -> Run:
+    return Run(("tests.chaos.moments", *failpoints))
 
 
-def chaos(*, faults: int, seed: int) -> Run:
-    return Run(("tests.chaos.run", "--faults", str(faults), "--seed", str(seed)))
-
+HOSTILE: Final = Run(("tests.chaos.run", *("--faults", "30"), *("--seed", "5"), *("--users", "4")))
+JUST_PAST_THE_LEASE: Final = [f"before_commit=pause:{4.55 + 0.05 * n:.2f}" for n in range(8)]
 
 CAUGHT_BY_REAL_PROCESSES: Final[Mapping[str, Sequence[Check]]] = {
-    "every_error_is_a_rejection": [chaos(faults=40, seed=1)],
-    "foreign_committed_expires": [matrix("after_send=exit")],
-    "lease_without_fence": [matrix("before_commit=pause")],
-    "not_found_is_final": [chaos(faults=40, seed=1)],
-    "resend_on_timeout": [chaos(faults=40, seed=1)],
-    "send_before_commit": [matrix("in_commit=raise")],
+    "every_error_is_a_rejection": [HOSTILE],
+    "foreign_committed_expires": [moments("after_send=exit", "before_settle=exit")],
+    "lease_without_fence": [moments(*JUST_PAST_THE_LEASE)],
+    "not_found_is_final": [HOSTILE],
+    "resend_on_timeout": [HOSTILE],
+    "send_before_commit": [moments("in_commit=raise", "in_commit=exit", "in_commit=raise@2")],
 }
+"""The same for the bugs that lose, double or mistake orders, with a whole fleet."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

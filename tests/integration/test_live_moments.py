@@ -50,10 +50,11 @@ async def test_an_order_whose_commit_fails_is_never_sent(floor: Floor, fails: Fa
     await floor.agrees()
 
 
+@pytest.mark.parametrize("error", [CommitUnknown("the test says so"), RuntimeError("a mistake")])
 async def test_an_order_whose_commit_is_in_doubt_is_read_back_and_sent_once(
-    floor: Floor, fails: Fails
+    floor: Floor, fails: Fails, error: Exception
 ) -> None:
-    fails(Point.AFTER_COMMIT, CommitUnknown("the test says so"))
+    fails(Point.AFTER_COMMIT, error)
     async with floor.worker() as worker:
         await floor.buy(worker)
         await floor.position_becomes("open")
