@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from shared.orders import UNSETTLED, LiveOrder, OrderStatus
 from tests.chaos.life_books import BOTS, Books, Bot, LeaseRow
+from tests.chaos.life_restore import LOST_MS, recover
 from tests.chaos.life_venue import Deal, Hidden, Reply, Venue
 from tests.chaos.life_worker import (
     Ask,
@@ -100,6 +101,8 @@ class World:
     """Each commit: the order, the epoch that it was decided under, the lease at that moment."""
     thought_dead: set[str] = field(default_factory=set)
     """Owners whose leases another took before they ran out: only the fence keeps those off."""
+    backup: tuple[int, Books] | None = None
+    """When it was made, and the books as they were."""
     _started: int = 0
 
     def __post_init__(self) -> None:
@@ -320,6 +323,26 @@ class World:
             if call.command == commit and call.worker is None and not call.acted:
                 self.calls.remove(call)
 
+    # A backup
+
+    def back_up(self) -> None:
+        self.backup = self.now_ms, self.books.copy()
+
+    def restore(self) -> None:
+        """The database is lost; every service is stopped, the backup restored, `recover` run.
+
+        Not where the venue has hidden an order for too long: what is adopted then is for people.
+        """
+        if self.backup is None or any(taken.hidden_too_long for taken in self.venue.orders):
+            return
+        made_ms, books = self.backup
+        for worker in range(WORKERS):
+            self.crash(worker, heir_takes_over=False)
+        self.calls.clear()
+        self.now_ms += LOST_MS
+        self.books, self.backup = books.copy(), None
+        recover(self.books, self.venue, now_ms=self.now_ms, lost_ms=self.now_ms - made_ms)
+
     # The end
 
     def drain(self) -> None:
@@ -340,8 +363,3 @@ class World:
         taken = self.venue.of(order.client_order_id)
         watched = order.status is OrderStatus.NOT_PLACED
         return order.status not in UNSETTLED and not (watched and taken)
-
-
-def namespace_after(namespace: UUID) -> UUID:
-    """Another one, drawn the same way in every run."""
-    return uuid5(namespace, "restored")

@@ -80,6 +80,8 @@ _DRAWN: Final[dict[str, tuple[int, Callable[[Random], tuple[Any, ...]]]]] = {
             random.randrange(WORKERS),
         ),
     ),
+    "back_up": (1, lambda _: ()),
+    "restore": (1, lambda _: ()),
     "trade": (
         2,
         lambda random: (random.randrange(4), random.choice((1, 99)), random.random() < 0.3),

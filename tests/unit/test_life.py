@@ -99,6 +99,15 @@ class Life(RuleBasedStateMachine):
     def the_venue_trades(self, number: int, most: int, ends: bool) -> None:
         self.world.trade(number, most, ends)
 
+    @rule()
+    def make_a_backup(self) -> None:
+        self.world.back_up()
+
+    @precondition(lambda self: self.world.backup)
+    @rule()
+    def restore_it(self) -> None:
+        self.world.restore()
+
     @invariant()
     def every_promise_is_kept(self) -> None:
         found = list(violations(self.world))
