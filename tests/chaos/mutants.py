@@ -1,7 +1,7 @@
 """Known bugs, put back one at a time: `python -m tests.chaos.mutants [--chaos] [NAME …]`.
 
 Each patch of tests/chaos/mutants/ is applied to a copy of the work tree, and the parts of the
-suite that must catch it run there, until one is red. That one then runs on a copy without any
+suite that must catch it run there, until one is red. What was red then runs on a copy without any
 bug: a check that is red anyway proves nothing. Prints a table; exit status 1 if a bug survives,
 2 if that cannot be told.
 
@@ -63,6 +63,10 @@ class Tests:
             return failed[1].removeprefix("tests/")
         raise CannotTell(f"the tests did not run: {_tail(output)}")
 
+    def narrowed(self, red: str) -> "Tests":
+        """Only the test that was red."""
+        return Tests((f"tests/{red}",))
+
     def __str__(self) -> str:
         return " ".join(path.removeprefix("tests/") for path in self.paths)
 
@@ -88,6 +92,10 @@ class Run:
         broken = re.search(r"^([a-z]+(?:_[a-z]+)+(?: \(paper\))?|wrong): .*", output, re.MULTILINE)
         said = [match[0] for match in (broken, stuck, verdict) if match is not None]
         return f"{self}: {said[0][:100]}"
+
+    def narrowed(self, red: str) -> "Run":
+        """All of it: no part of a run stands alone."""
+        return self
 
     def __str__(self) -> str:
         return " ".join(self.arguments).removeprefix("tests.chaos.")
@@ -192,30 +200,30 @@ def hunt(bugs: Mapping[str, Sequence[Check]], say: Say) -> list[str]:
             apply(name, clean, check=True)
         say(f"{'bug':<28}{'secs':>5}  caught by")
         survivors = []
-        without_bug: dict[Check, str | None] = {}
+        proven: set[Check] = set()
         for name, checks in bugs.items():
             began = time.monotonic()
             mutant = Path(folder, name)
             shutil.copytree(clean, mutant, ignore=shutil.ignore_patterns("__pycache__"))
             apply(name, mutant)
-            caught, by = first_red(checks, mutant)
-            say(f"{name:<28}{time.monotonic() - began:>5.0f}  {caught or SURVIVED}")
-            if by is None:
+            found = first_red(checks, mutant)
+            say(f"{name:<28}{time.monotonic() - began:>5.0f}  {found[0] if found else SURVIVED}")
+            if found is None:
                 survivors.append(name)
-            elif by not in without_bug:
-                without_bug[by] = run(by, clean)
-                if red := without_bug[by]:
-                    raise CannotTell(f"{by} is red without any bug too, so it catches none: {red}")
+            elif (proof := found[1].narrowed(found[0])) not in proven:
+                if red := run(proof, clean):
+                    raise CannotTell(f"red without any bug too, so it catches none: {red}")
+                proven.add(proof)
             shutil.rmtree(mutant)
         return survivors
 
 
-def first_red(checks: Sequence[Check], folder: Path) -> tuple[str, Check] | tuple[None, None]:
-    """What was red, and in which check; nothing, if all are green."""
+def first_red(checks: Sequence[Check], folder: Path) -> tuple[str, Check] | None:
+    """What was red, and in which check; None, if all are green."""
     for check in checks:
         if red := run(check, folder):
             return red, check
-    return None, None
+    return None
 
 
 def names_of_patches() -> list[str]:
