@@ -304,6 +304,9 @@ class Nemesis:
             yield disturbance
         finally:
             disturbance.until = now()
+            # At once, for whoever looks at a run that goes on, or that was ended.
+            with (self.world.records.folder / "faults.txt").open("a") as file:
+                file.write(f"{disturbance}\n")
 
     def _database_was_away(self, secs: float) -> bool:
         """Whether anything in the last seconds may have kept two workers from noticing."""

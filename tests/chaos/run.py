@@ -88,7 +88,6 @@ async def chaos(options: Options, servers: Servers, folder: Path, say: Say) -> E
         await _keep_artefacts(world, folder)
         secrets = [world.live.canary, (folder / "vault.keys").read_text().strip()]
     truth = live_judge.truth_of(world.live.journal)
-    (folder / "disturbances.txt").write_text("\n".join(map(str, records.disturbances)))
     return Evidence(history=history, truth=truth, records=records, secrets=secrets)
 
 
