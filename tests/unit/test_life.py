@@ -4,18 +4,27 @@ The model (tests/chaos/life.py) uses the product's own rules, so that a mistake 
 here, with the shortest schedule that shows it. `make check` plays a few hundred schedules.
 """
 
-from typing import Final
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any, Final
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from shared import settlement_rules
+from shared.orders import TRANSITIONS, OrderStatus, PositionTotals
+from shared.settlement_rules import Home
+from tests.chaos import life_books, life_restore
 from tests.chaos.life import LONG_MS, WORKERS, Fate, Luck, Trouble, World
 from tests.chaos.life_books import BOTS, TTL_MS, Bot
 from tests.chaos.life_judge import left_over, violations
 from tests.chaos.life_play import play, schedule, shortest
 from tests.chaos.life_venue import Deal, Hidden, Reply
+from tests.chaos.life_worker import InDoubt, Process, Send
+from trade_worker import asking, sending
+from trade_worker.answers import Verdict
 
 workers = st.integers(0, WORKERS - 1)
 numbers = st.integers(0, 7)
@@ -134,3 +143,83 @@ def test_schedules_from_seeds_keep_every_promise(part: int) -> None:
             steps = shortest(steps)
             told = [*map(str, steps), *play(steps)]
             pytest.fail(f"the schedule of seed {seed}, shortened:\n" + "\n".join(told))
+
+
+def _unknown_is_rejected(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(sending._STATUS_OF, Verdict.UNKNOWN, OrderStatus.REJECTED)
+    patch.setitem(sending._EXECUTED_OF, Verdict.UNKNOWN, Decimal(0))
+
+
+def _not_found_is_final_at_once(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(asking, "not_found_is_final_in_secs", lambda *_, **__: 0.0)
+
+
+def _late_orders_are_ignored(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(TRANSITIONS, OrderStatus.NOT_PLACED, frozenset())
+
+
+def _late_fills_stay_in_closed_positions(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(life_books, "home_of", lambda *_, **__: Home.OWN)
+
+
+def _orders_go_out_after_their_time(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(sending, "deadline_secs", lambda *_, committed_after_secs: 1e9)
+
+
+def _ends_count_before_their_fills_are_known(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(settlement_rules, "_complete", lambda *_: True)
+
+
+def _fees_in_the_coin_are_forgotten(patch: pytest.MonkeyPatch) -> None:
+    held = property(lambda totals: totals.entry_quantity - totals.exit_quantity)
+    patch.setattr(PositionTotals, "held", held)
+
+
+def _exits_of_the_lost_time_are_not_asked_for(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(life_restore.Recovery, "_walk", lambda *_: None)
+
+
+def _a_lease_has_no_fence(patch: pytest.MonkeyPatch) -> None:
+    commit = life_books.Books.commit
+
+    def unfenced(self: Any, *args: Any, **named: Any) -> Any:
+        with pytest.MonkeyPatch.context() as meanwhile:
+            meanwhile.setattr(life_books.Books, "holds", lambda *_, **__: True)
+            return commit(self, *args, **named)
+
+    patch.setattr(life_books.Books, "commit", unfenced)
+
+
+def _an_order_is_sent_again(patch: pytest.MonkeyPatch) -> None:
+    told = Process.told
+
+    def resending(self: Any, command: Any, answer: Any, now_ms: int) -> Any:
+        if isinstance(command, Send) and isinstance(answer, InDoubt):
+            return [command]
+        return told(self, command, answer, now_ms)
+
+    patch.setattr(Process, "told", resending)
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [
+        _unknown_is_rejected,
+        _not_found_is_final_at_once,
+        _late_orders_are_ignored,
+        _late_fills_stay_in_closed_positions,
+        _orders_go_out_after_their_time,
+        _ends_count_before_their_fills_are_known,
+        _fees_in_the_coin_are_forgotten,
+        _exits_of_the_lost_time_are_not_asked_for,
+        _a_lease_has_no_fence,
+        _an_order_is_sent_again,
+    ],
+    ids=lambda bug: bug.__name__.strip("_"),
+)
+def test_a_known_bug_is_found(
+    monkeypatch: pytest.MonkeyPatch, bug: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    bug(monkeypatch)
+    failing = next(steps for seed in range(400) if play(steps := schedule(seed)))
+    assert play(shortest(failing))
