@@ -40,7 +40,7 @@ TAKEOVERS: Final = (
     "kill the leading stream",
 )
 """Faults after which others must take over within the promised time."""
-ALONE_RATE: Final = 0.3
+ALONE_RATE: Final = 0.2
 
 LINK_FAULTS: Final[Mapping[str, float]] = {
     "cut": 2,
