@@ -23,7 +23,7 @@ from typing import Any, Final
 from shared.failpoints import Point
 from tests.acceptance import checker, live_judge
 from tests.acceptance.checker import Violation
-from tests.acceptance.fleet import LOOK_EVERY_SECS, Fleet, Member, fleet_of, until
+from tests.acceptance.fleet import LOOK_EVERY_SECS, Fleet, Member, Stuck, fleet_of, until
 from tests.acceptance.live_fleet import CASH, LiveFleet
 from tests.chaos import judge
 from tests.chaos.many_keys import add_accounts, go_live
@@ -264,7 +264,11 @@ async def run(
         live = await add_accounts(fleet, folder, users=USERS)
         await go_live(fleet, cooldown_secs=COOLDOWN_SECS)
         matrix = Matrix(fleet=fleet, live=live)
-        await matrix.run(wanted)
+        try:
+            await matrix.run(wanted)
+        except Stuck as stuck:
+            # The judge may know why.
+            matrix.wrong.append(f"stuck: {stuck}")
         history = await checker.read(database_url)
     evidence = judge.Evidence(
         history=history,
