@@ -162,7 +162,7 @@ CAUGHT_BY_REAL_PROCESSES: Final[Mapping[str, Sequence[Check]]] = {
     "lease_without_fence": [moments(*JUST_PAST_THE_LEASE)],
     "not_found_is_final": [HOSTILE],
     "resend_on_timeout": [HOSTILE],
-    "send_before_commit": [moments("in_commit=raise", "in_commit=exit", "in_commit=raise@2")],
+    "send_before_commit": [moments("in_commit=exit", "in_commit=exit@2", "in_commit=exit@3")],
 }
 """The same for the bugs that lose, double or mistake orders, with a whole fleet."""
 
