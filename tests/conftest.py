@@ -29,6 +29,21 @@ POSTGRES_KEY: Final = pytest.StashKey[PostgresSession]()
 RABBITMQ_KEY: Final = pytest.StashKey[RabbitMQSession]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--thorough", action="store_true", help="also run the tests that take minutes each"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is marked `thorough`, unless it is asked for."""
+    if config.option.thorough:
+        return
+    left_out = [item for item in items if item.get_closest_marker("thorough")]
+    items[:] = [item for item in items if not item.get_closest_marker("thorough")]
+    config.hook.pytest_deselected(items=left_out)
+
+
 def pytest_configure() -> None:
     # In a developer's shell these may name production: no test may ever reach it.
     for name in list(os.environ):

@@ -81,6 +81,7 @@ class ElsewhereFleet(LiveFleet):
             return json.loads(await reply.text())  # type: ignore[no-any-return]
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(300)
 async def test_no_live_order_is_lost_or_doubled_at_venues_of_another_hand(
     migrated_database_url: str, fresh_rabbitmq_url: str, tmp_path: Path

@@ -49,6 +49,7 @@ async def kill(fleet: Fleet, *members: Member) -> None:
     await fleet.disconnect()
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(420)
 async def test_a_fleet_trades_on_after_a_restore_as_if_nothing_was_lost(
     migrated_database_url: str,

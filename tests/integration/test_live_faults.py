@@ -11,13 +11,18 @@ from typing import Any
 import pytest
 
 from shared.store import tables as t
-from shared.venues import BINANCE, VENUES
+from shared.venues import BINANCE, KRAKEN
 from tests.integration.live_worker import Floor, live_floor
 from tests.integration.trading_fleet import rows, until
 from trade_worker import reconcile
 
 
-@pytest.fixture(params=VENUES.values(), ids=list(VENUES))
+@pytest.fixture(
+    # A Kraken key has so few requests that a fault takes many seconds to be sorted out there.
+    # tests/integration/test_live_adapter.py meets each fault at both venues, without a worker.
+    params=[pytest.param(KRAKEN, marks=pytest.mark.thorough), BINANCE],
+    ids=lambda venue: str(venue.name),
+)
 async def floor(
     request: pytest.FixtureRequest,
     migrated_database_url: str,
@@ -149,7 +154,11 @@ async def test_an_exit_that_the_venue_never_took_is_tried_again(floor: Floor) ->
         await floor.becomes("rejected")
         # Throttled keys rest: one that waits too long for its turn is not sent.
         await floor.trade_until("closed", 0.9)
-    _, *exits = await rows(floor.store, t.orders)
+    exits = [
+        order
+        for order in await rows(floor.store, t.orders)
+        if (order.leg, order.position_sequence) == ("exit", 1)
+    ]
     assert [each.attempt for each in exits] == list(range(len(exits)))
     assert [each.status for each in exits if each.filled_quantity] == ["filled"]
     await floor.agrees()
