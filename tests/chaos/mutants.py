@@ -82,15 +82,14 @@ class Run:
         return "-m", *self.arguments
 
     def red(self, code: int, output: str) -> str | None:
-        """The first rule that was broken; None: none. Raises `CannotTell` without a verdict."""
+        """The first rule that was broken; None: none. Raises `CannotTell` where the judge found
+        nothing and yet it failed: a failpoint that was not reached proves nothing."""
         if code == 0:
             return None
-        verdict = re.search(r"^verdict: .*", output, re.MULTILINE)
-        stuck = re.search(r"\bStuck: (.*)", output)
-        if verdict is None and stuck is None:
-            raise CannotTell(f"there is no verdict: {_tail(output)}")
-        broken = re.search(r"^([a-z]+(?:_[a-z]+)+(?: \(paper\))?|wrong): .*", output, re.MULTILINE)
-        said = [match[0] for match in (broken, stuck, verdict) if match is not None]
+        broken = re.search(r"^[a-z]+(?:_[a-z]+)+(?: \(paper\))?: .*", output, re.MULTILINE)
+        said = broken or re.search(r"\bstuck: .*", output, re.IGNORECASE)
+        if said is None:
+            raise CannotTell(f"no rule was broken: {_tail(output)}")
         return f"{self}: {said[0][:100]}"
 
     def narrowed(self, red: str) -> "Run":
@@ -98,7 +97,8 @@ class Run:
         return self
 
     def __str__(self) -> str:
-        return " ".join(self.arguments).removeprefix("tests.chaos.")
+        program, first, *rest = self.arguments
+        return f"{program.removeprefix('tests.chaos.')} {first}{' …' if rest else ''}"
 
 
 Check = Tests | Run

@@ -62,11 +62,12 @@ def test_tests_that_did_not_run_catch_nothing(code: int, output: str) -> None:
         mutants.tests("unit/test_desk").red(code, output)
 
 
-def test_a_run_counts_by_its_verdict() -> None:
+def test_a_run_counts_by_the_rules_that_were_broken() -> None:
     check = Run(("tests.chaos.run", "--faults", "1"))
     assert check.red(0, "verdict: 0 violations") is None
     assert "Stuck: not within" in str(check.red(1, "tests.fleet.Stuck: not within 9 s: it\n"))
     red = check.red(1, "…\nno_order_is_lost: 3 times\n  one: 1\nverdict: 3 violations\n")
-    assert red == "run --faults 1: no_order_is_lost: 3 times"
-    with pytest.raises(CannotTell, match="no verdict"):
-        check.red(1, "OSError: no space left")
+    assert red == "run --faults …: no_order_is_lost: 3 times"
+    for output in ("OSError: no space left", "wrong: in_take=exit was never reached\n"):
+        with pytest.raises(CannotTell, match="no rule was broken"):
+            check.red(1, output)
