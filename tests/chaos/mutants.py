@@ -27,6 +27,7 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[2]
 PATCHES: Final = Path(__file__).with_suffix("")
 SURVIVED: Final = "NOTHING"
+GRACE_SECS: Final = 60.0
 
 Say = Callable[[str], object]
 
@@ -283,9 +284,18 @@ def run(check: Check, folder: Path) -> str | None:
         raise CannotTell(f"{check} did not end in {check.most_secs:g} s") from None
     finally:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            _end(process)
     return check.red(process.returncode, output)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Interrupt it, so that it ends the fleet and the servers that it has started."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.communicate(timeout=GRACE_SECS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 def _tail(output: str) -> str:
