@@ -178,7 +178,8 @@ def no_position_was_opened_twice(history: History) -> Found:
     for of, positions in _grouped(history.positions, "bot_id", "pair").items():
         in_order = sorted(positions, key=lambda position: position["sequence"])
         sequences = [position["sequence"] for position in in_order]
-        if sequences != list(range(1, len(sequences) + 1)):
+        # An entry that the database refused uses up its number: gaps are no harm.
+        if len(set(sequences)) < len(sequences):
             yield f"{of} has the sequences {sequences}", in_order
         for earlier, later in pairwise(in_order):
             if earlier["closed_at"] is None or later["created_at"] < earlier["closed_at"]:

@@ -188,9 +188,9 @@ BREACHES: list[tuple[str, str, Breach]] = [
         ),
     ),
     (
-        "sequence skipped",
+        "sequence used twice",
         "no_position_was_opened_twice",
-        lambda rows: position(rows).update(sequence=2),
+        lambda rows: rows["positions"].append(dict(position(rows))),
     ),
     (
         "sold twice",
