@@ -182,7 +182,9 @@ class Frail(PatientOrders):
         return await super().ask(order)
 
 
-@pytest.mark.parametrize("after", [0, 3, 6, 9, 14])
+@pytest.mark.parametrize(
+    "after", [6, *(pytest.param(calls, marks=pytest.mark.thorough) for calls in (0, 3, 9, 14))]
+)
 async def test_a_recovery_that_was_killed_is_run_again(
     world: World, stack: ExitStack, after: int
 ) -> None:
