@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from shared.messages import Regime
-from shared.orders import STUCK_AFTER_ATTEMPTS, Mode
+from shared.orders import Mode
 from trade_worker.accounts import Accounts
 from trade_worker.backoff import entry_cooldown_ms, exit_backoff_ms
 from trade_worker.bot_row import BotRow, PositionSnapshot, Settings, look_at, look_back, usable
@@ -47,15 +47,6 @@ class PeakDue:
     bot_id: int
     sequence: int
     peak: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StuckPosition:
-    """A position that so many exits could not sell; it is tried again every 5 min."""
-
-    bot_id: int
-    sequence: int
-    exit_attempts: int
 
 
 class BotTable(TableColumns):
@@ -264,18 +255,6 @@ class BotTable(TableColumns):
             row = self._index.get(due.bot_id)
             if row is not None and self.sequence[row] == due.sequence:
                 self.peak_saved[row] = due.peak
-
-    def stuck(self) -> list[StuckPosition]:
-        """Positions that `STUCK_AFTER_ATTEMPTS` exits or more could not sell."""
-        used = slice(0, self.size)
-        stuck = self.exit_attempts[used] >= STUCK_AFTER_ATTEMPTS
-        stuck &= self.phase[used] >= Phase.OPEN
-        rows = np.flatnonzero(stuck)
-        columns = (self.bot_id[rows], self.sequence[rows], self.exit_attempts[rows])
-        return [
-            StuckPosition(bot_id=bot_id, sequence=sequence, exit_attempts=attempts)
-            for bot_id, sequence, attempts in zip(*(c.tolist() for c in columns), strict=True)
-        ]
 
     def _add(self, bot: BotRow, settings: Settings) -> tuple[str, ...]:
         history = look_back(bot)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.money import MarketRules
-from shared.orders import STUCK_AFTER_ATTEMPTS, Mode, PositionStatus, Side
+from shared.orders import Mode, PositionStatus, Side
 from tests.unit.fleet import (
     MARKET_MS,
     NOW_MS,
@@ -19,7 +19,7 @@ from tests.unit.fleet import (
     open_position,
     tick_with,
 )
-from trade_worker.bot_table import BotTable, StuckPosition
+from trade_worker.bot_table import BotTable
 from trade_worker.decide import Decision, decide
 from trade_worker.limit_price import limit_price
 from trade_worker.row_state import Flag, Key, Phase
@@ -257,19 +257,3 @@ def test_what_the_database_refuses_waits_and_gets_another_id() -> None:
     assert table.not_before_ms[0] == MARKET_MS + 10_000
     (exit_,) = decided(table, market_time_ms=MARKET_MS + 10_000, **PROFIT)
     assert exit_.attempt == 2
-
-
-def test_a_position_that_many_exits_could_not_sell_is_stuck() -> None:
-    table = table_with(
-        live_row(1, position=live_position(exit_attempts=STUCK_AFTER_ATTEMPTS - 1)),
-        live_row(2, position=live_position(exit_attempts=STUCK_AFTER_ATTEMPTS)),
-        live_row(3),
-    )
-    two = StuckPosition(bot_id=2, sequence=4, exit_attempts=STUCK_AFTER_ATTEMPTS)
-    assert table.stuck() == [two]
-    table.exit_decided(0)
-    assert end_exit(table, STUCK_AFTER_ATTEMPTS - 1)
-    table.exit_decided(1)
-    assert [each.bot_id for each in table.stuck()] == [1, 2]
-    assert table.exit_filled(2, sequence=4, realised=0.0, market_time_ms=0)
-    assert [each.bot_id for each in table.stuck()] == [1]

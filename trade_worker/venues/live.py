@@ -88,12 +88,6 @@ class LiveOrders:
         """What was asked for with an order whose `venue_order_id` is known."""
         return await self._desks[order.venue].details(order)
 
-    def forget(self, credential_id: int) -> None:
-        """The credential was changed or removed: it is opened anew when it is next used."""
-        self._venues_of.pop(credential_id, None)
-        for desk in self._desks.values():
-            desk.pool.drop(credential_id)
-
     async def _key(self, credential_id: int) -> ApiKey:
         return (await self._opened(credential_id)).key
 
